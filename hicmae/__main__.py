@@ -1,0 +1,7 @@
+"""``python -m hicmae`` is the ``hicmae`` command."""
+
+import sys
+
+from hicmae.cli import main
+
+sys.exit(main())
