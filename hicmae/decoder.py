@@ -1,0 +1,66 @@
+"""The decoder of one modality: from visible tokens and tapped encoder layers to the masked patches.
+
+The hierarchical skip connections of the paper (section 3.2): after one plain block, every layer attends to a tapped
+encoder layer, the highest tap first.
+
+Shapes: B clips, N tokens, V visible, M = N - V masked tokens, D encoder width, E decoder width, P values per patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hicmae.layers import Block, CrossBlock, LayerNorm
+from hicmae.patches import sinusoid_positions
+
+
+class Decoder(nn.Module):
+    """One plain block, then one cross block per tap; a linear head predicts the masked patches."""
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        *,
+        tokens: int,
+        patch_values: int,
+        encoder_width: int,
+        width: int,
+        heads: int,
+        depth: int,
+        mlp_ratio: float,
+    ) -> None:
+        super().__init__()
+        self.from_encoder = nn.Linear(encoder_width, width, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.register_buffer("positions", sinusoid_positions(tokens, width), persistent=False)
+        self.first_block = Block(width=width, heads=heads, mlp_ratio=mlp_ratio)
+        self.skip_blocks = nn.ModuleList(
+            CrossBlock(width=width, heads=heads, mlp_ratio=mlp_ratio) for _ in range(depth - 1)
+        )
+        self.norm = LayerNorm(width)
+        self.head = nn.Linear(width, patch_values)
+
+    def forward(self, tokens: Tensor, taps: Sequence[Tensor], visible: Tensor, masked: Tensor) -> Tensor:
+        """Reconstruct.
+
+        Args:
+            tokens: (B, V, D), the fusion output.
+            taps: (B, V, D) each, tapped encoder layers in ascending order.
+            visible: int64 (B, V), where the visible tokens stand.
+            masked: int64 (B, M), where the masked tokens stand, ascending.
+
+        Returns:
+            (B, M, P), the predicted values of the masked patches, in the order of ``masked``.
+        """
+        visible_positions = self.positions[visible]  # (B, V, E)
+        x = torch.cat(
+            [self.from_encoder(tokens) + visible_positions, self.mask_token + self.positions[masked]], dim=1
+        )  # (B, N, E), visible first
+        x = self.first_block(x)
+        for block, tap in zip(self.skip_blocks, reversed(taps), strict=True):
+            x = block(x, self.from_encoder(tap) + visible_positions)
+        return self.head(self.norm(x[:, visible.shape[1] :]))

@@ -1,0 +1,38 @@
+"""The one collective that the model itself needs: a gather that gradients pass through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Processes of the running job; 1 outside a distributed job."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        pieces = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+        dist.all_gather(pieces, local.contiguous())
+        return torch.stack(pieces)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        # Every rank's loss depends on this rank's features: sum their gradients, then take this rank's share.
+        total = gradient.contiguous()
+        dist.all_reduce(total)
+        return total[dist.get_rank()]
+
+
+def gather(local: Tensor) -> Tensor:
+    """Stack the same-shaped tensor of every rank: (...) -> (R, ...), in rank order, with gradient.
+
+    The gradient that comes back is the *sum* over ranks; data-parallel training then averages parameter gradients,
+    which together is the gradient of the mean of the ranks' losses.
+    """
+    return local.unsqueeze(0) if world_size() == 1 else _Gather.apply(local)
