@@ -78,7 +78,9 @@ class ModelConfig:
                 near = max(step, round(size / step) * step)
                 raise ValueError(f"{name}={size} is not divisible by {unit}={step}; the nearest valid {name} is {near}")
         if list(self.taps) != sorted(set(self.taps)) or any(not 0 <= tap < self.depth for tap in self.taps):
-            raise ValueError(f"taps={self.taps} must be ascending layer numbers within 0..{self.depth - 1} (depth={self.depth})")
+            raise ValueError(
+                f"taps={self.taps} must be ascending layer numbers within 0..{self.depth - 1} (depth={self.depth})"
+            )
         if self.decoder_depth != len(self.taps) + 1:
             raise ValueError(
                 f"decoder_depth={self.decoder_depth} does not fit taps={self.taps}: the decoder has one plain block "

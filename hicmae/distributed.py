@@ -22,7 +22,7 @@ class _Gather(torch.autograd.Function):
         return torch.stack(pieces)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         # Every rank's loss depends on this rank's features: sum their gradients, then take this rank's share.
         total = gradient.contiguous()
         dist.all_reduce(total)

@@ -37,7 +37,14 @@ class Encoder(nn.Module):
     positions: Tensor
 
     def __init__(
-        self, *, tokens: int, patch_values: int, width: int, heads: int, mlp_ratio: float, drop_path: Sequence[float]
+        self,
+        *,
+        tokens: int,
+        patch_values: int,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        drop_path: Sequence[float],
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(patch_values, width)

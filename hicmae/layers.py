@@ -23,14 +23,10 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps)
 
 
-def _split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, N, D) -> (B, H, N, D / H)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def _merge_heads(x: Tensor) -> Tensor:
-    """(B, H, N, D / H) -> (B, N, D)."""
-    return x.transpose(1, 2).flatten(2)
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Scaled dot-product attention of heads that lie side by side: (B, N, D), (B, C, D), (B, C, D) -> (B, N, D)."""
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, H, N, D / H)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 class SelfAttention(nn.Module):
@@ -50,8 +46,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         bias = torch.cat([self.q_bias, self.no_key_bias, self.v_bias])
         q, k, v = F.linear(x, self.qkv.weight, bias).chunk(3, dim=-1)
-        out = F.scaled_dot_product_attention(*(_split_heads(y, self.heads) for y in (q, k, v)))
-        return self.proj(_merge_heads(out))
+        return self.proj(attend(q, k, v, self.heads))
 
 
 class CrossAttention(nn.Module):
@@ -72,8 +67,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         q = F.linear(x, self.q.weight, self.q_bias)
         k, v = F.linear(context, self.kv.weight, torch.cat([self.no_key_bias, self.v_bias])).chunk(2, dim=-1)
-        out = F.scaled_dot_product_attention(*(_split_heads(y, self.heads) for y in (q, k, v)))
-        return self.proj(_merge_heads(out))
+        return self.proj(attend(q, k, v, self.heads))
 
 
 class MLP(nn.Module):

@@ -1,0 +1,176 @@
+"""HiCMAE, the pre-training model: hierarchical contrastive masked autoencoding (paper, section 3, figure 1).
+
+Shapes: B clips, T frames, N tokens, V visible and M masked tokens, P values per patch, D width, L layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from hicmae.backbone import Backbone
+from hicmae.config import InputSpec, ModelConfig
+from hicmae.decoder import Decoder
+from hicmae.layers import initialize
+from hicmae.losses import Negatives, audio_target, contrastive, masked_mse, video_target
+from hicmae.masking import complement, take_tokens
+from hicmae.patches import audio_to_patches, video_to_patches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Settings of the pre-training loss; the defaults are the paper's (section 4.2)."""
+
+    contrastive_weight: float = 0.0025
+    """Weight of the contrastive loss, which is summed over taps."""
+    temperature: float = 0.07
+    """Temperature of the contrastive loss."""
+    negatives: Negatives = "local"
+    """``local``: negatives from this rank's batch; ``global``: from the batches of all ranks."""
+    frame_difference: bool = True
+    """Predict the change between the frames of a tubelet rather than the frames."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature} must be positive; the paper uses 0.07")
+        if self.contrastive_weight < 0:
+            raise ValueError(f"contrastive_weight={self.contrastive_weight} must be 0 or more; the paper uses 0.0025")
+        if self.negatives not in ("local", "global"):
+            raise ValueError(f"negatives={self.negatives!r} must be 'local' or 'global'")
+
+
+@dataclass
+class PretrainOutput:
+    """Losses and predictions of one batch."""
+
+    loss: Tensor
+    """float32 scalar: video + audio + contrastive weight * contrastive."""
+    video_loss: Tensor
+    """float32 scalar."""
+    audio_loss: Tensor
+    """float32 scalar."""
+    contrastive_loss: Tensor
+    """float32 scalar: sum over taps, unweighted."""
+    video_prediction: Tensor
+    """(B, M, P): masked video tokens in ascending order."""
+    audio_prediction: Tensor
+    """(B, M, P): masked audio tokens in ascending order."""
+    contrastive_logits: list[Tensor] = field(default_factory=list)
+    """For each tap float32 (B, B), video against audio; (B, R * B) with global negatives on R ranks."""
+
+
+class HiCMAE(nn.Module):
+    """The pre-training model.
+
+    Args:
+        config: the architecture.
+        objective: settings of the loss.
+        spec: the input's normalisation, needed to turn normalised colours back into pixels for the targets.
+    """
+
+    image_mean: Tensor
+    image_std: Tensor
+
+    def __init__(
+        self, config: ModelConfig, *, objective: Objective | None = None, spec: InputSpec | None = None
+    ) -> None:
+        super().__init__()
+        spec = spec or InputSpec.for_model(config)
+        self.config = config
+        self.objective = objective or Objective()
+        self.backbone = Backbone(config)
+        # The mix of layers is learned in fine-tuning; a parameter without gradient would stall data-parallel training.
+        self.backbone.video_layer_weights.requires_grad_(False)
+        self.backbone.audio_layer_weights.requires_grad_(False)
+        self.video_decoder = self._decoder(config.video_tokens, config.video_patch_values)
+        self.audio_decoder = self._decoder(config.audio_tokens, config.audio_patch_values)
+        # Per value of a patch, whose last axis is the colour channel.
+        for name, values in (("image_mean", spec.image_mean), ("image_std", spec.image_std)):
+            colours = torch.tensor(values).repeat(config.video_patch_values // 3)
+            self.register_buffer(name, colours, persistent=False)
+        initialize(self)
+        for decoder in (self.video_decoder, self.audio_decoder):
+            nn.init.trunc_normal_(decoder.mask_token, std=0.02)
+
+    def _decoder(self, tokens: int, patch_values: int) -> Decoder:
+        config = self.config
+        return Decoder(
+            tokens=tokens,
+            patch_values=patch_values,
+            encoder_width=config.width,
+            width=config.decoder_width,
+            heads=config.decoder_heads,
+            depth=config.decoder_depth,
+            mlp_ratio=config.mlp_ratio,
+        )
+
+    def forward(
+        self,
+        video: Tensor,
+        log_mel: Tensor,
+        video_visible: Tensor,
+        audio_visible: Tensor,
+        *,
+        has_video: Tensor | None = None,
+        has_audio: Tensor | None = None,
+    ) -> PretrainOutput:
+        """Reconstruct what is masked and contrast what is seen.
+
+        Args:
+            video: float (B, 3, T, H, W), colour-normalised.
+            log_mel: float (B, 1, frames, bins), normalised.
+            video_visible: int64 (B, V), ascending.
+            audio_visible: int64 (B, V'), ascending.
+            has_video, has_audio: bool (B,), clips that have this modality; ``None``: all do. A missing modality
+                is not reconstructed, and its clip takes no part in the contrast.
+        """
+        config, objective = self.config, self.objective
+        video_masked = complement(video_visible, config.video_tokens)
+        audio_masked = complement(audio_visible, config.audio_tokens)
+        video_patches = video_to_patches(video, config)  # (B, N, P)
+        audio_patches = audio_to_patches(log_mel, config)
+
+        # Encode what is visible, each modality by itself
+        encode_video, encode_audio = self.backbone.video_encoder, self.backbone.audio_encoder
+        video_out = encode_video(video_patches, video_visible, taps=config.taps)  # tokens (B, V, D)
+        audio_out = encode_audio(audio_patches, audio_visible, taps=config.taps)
+
+        # Contrast the modalities on the tapped layers
+        contrastive_loss, logits = contrastive(
+            [tap.mean(dim=1) for tap in video_out.taps],
+            [tap.mean(dim=1) for tap in audio_out.taps],
+            temperature=objective.temperature,
+            negatives=objective.negatives,
+            present=_both(has_video, has_audio),
+        )
+
+        # Fuse, then decode with skip connections from the tapped layers
+        fused_video, fused_audio = self.backbone.fusion(video_out.tokens, audio_out.tokens)
+        video_prediction = self.video_decoder(fused_video, video_out.taps, video_visible, video_masked)
+        audio_prediction = self.audio_decoder(fused_audio, audio_out.taps, audio_visible, audio_masked)
+
+        # Compare with the masked patches
+        pixels = take_tokens(video_patches, video_masked).float() * self.image_std + self.image_mean
+        video_loss = masked_mse(
+            video_prediction,
+            video_target(pixels, config, frame_difference=objective.frame_difference),
+            has_video,
+        )
+        audio_loss = masked_mse(audio_prediction, audio_target(take_tokens(audio_patches, audio_masked)), has_audio)
+        return PretrainOutput(
+            loss=video_loss + audio_loss + objective.contrastive_weight * contrastive_loss,
+            video_loss=video_loss,
+            audio_loss=audio_loss,
+            contrastive_loss=contrastive_loss,
+            video_prediction=video_prediction,
+            audio_prediction=audio_prediction,
+            contrastive_logits=logits,
+        )
+
+
+def _both(has_video: Tensor | None, has_audio: Tensor | None) -> Tensor | None:
+    if has_video is None or has_audio is None:
+        return has_video if has_audio is None else has_audio
+    return has_video & has_audio

@@ -1,0 +1,81 @@
+"""The fine-tuning model: backbone plus head (paper, section 3.4).
+
+Shapes: B clips, T frames, D width, C classes, K dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from hicmae.backbone import MODALITIES, Backbone, Modality
+from hicmae.heads import Head, Targets
+
+
+@dataclass
+class Recognition:
+    """What a recogniser says of a batch of clips."""
+
+    features: Tensor
+    """(B, 4 D) with both modalities, (B, D) with one; after the head's LayerNorm."""
+    logits: Tensor | None
+    """(B, C) class logits; ``None`` without a categorical target."""
+    values: Tensor | None
+    """(B, K) continuous targets; ``None`` without a dimensional target."""
+
+
+class EmotionRecognizer(nn.Module):
+    """Emotion categories and/or dimensions from the backbone's hierarchically fused features.
+
+    Args:
+        backbone: encoders and fusion.
+        targets: what to predict.
+        modalities: what the head is built for: both (4 D features: video, audio, fused video, fused audio), or one.
+        init_scale: multiplies the head's initial weights.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        targets: Targets,
+        *,
+        modalities: Sequence[Modality] = MODALITIES,
+        init_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.modalities = tuple(m for m in MODALITIES if m in modalities)
+        unknown = sorted(set(modalities) - set(MODALITIES))
+        if unknown or not self.modalities:
+            raise ValueError(f"modalities={list(modalities)} must be video, audio or both")
+        self.backbone = backbone
+        width = backbone.config.width * (4 if len(self.modalities) == 2 else 1)
+        self.head = Head(width, targets, init_scale=init_scale)
+
+    @property
+    def targets(self) -> Targets:
+        """What is predicted."""
+        return self.head.targets
+
+    def forward(self, video: Tensor | None = None, log_mel: Tensor | None = None) -> Recognition:
+        """Recognise.
+
+        Args:
+            video: float (B, 3, T, H, W), colour-normalised; ignored by an audio-only recogniser.
+            log_mel: float (B, 1, frames, bins), normalised; ignored by a video-only recogniser.
+
+        Raises:
+            ValueError: if a modality that the head was built for is missing.
+        """
+        given = {"video": video, "audio": log_mel}
+        missing = [m for m in self.modalities if given[m] is None]
+        if missing:
+            raise ValueError(
+                f"this recogniser was built for {' and '.join(self.modalities)}, but {' and '.join(missing)} is missing"
+            )
+        features = self.backbone(
+            video if "video" in self.modalities else None, log_mel if "audio" in self.modalities else None
+        )
+        normed, logits, values = self.head(features.pooled)
+        return Recognition(features=normed, logits=logits, values=values)
