@@ -1,0 +1,79 @@
+"""What the data workers hand to the training process: small integer types, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skip:
+    """A clip that could not be used, and why."""
+
+    clip_id: str
+    reason: str
+    """Short code for counting: truncated, not_a_video, shard_truncated ..."""
+    detail: str
+    """A sentence with what was found."""
+
+
+@dataclass(kw_only=True)
+class ClipBatch:
+    """B clips as the workers ship them; cropping, normalising and log-mel happen on the whole batch, on the device.
+
+    Shape letters: B clips, T frames, S pixels of a frame's side, V visible tokens.
+    """
+
+    clip_ids: list[str]
+    """B names; the empty string where ``valid`` is False for padding."""
+    video: Tensor
+    """uint8 (B, T, S, S, 3), RGB; zeros where ``has_video`` is False."""
+    waveform: Tensor
+    """int16 (B, samples), mono; zeros where ``has_audio`` is False."""
+    has_video: Tensor
+    """bool (B,)"""
+    has_audio: Tensor
+    """bool (B,)"""
+    crop_box: Tensor
+    """float32 (B, 4): top, left, height, width, in pixels of ``video``."""
+    flip: Tensor
+    """bool (B,): mirror left and right."""
+    gain: Tensor
+    """float32 (B,): factor for the waveform."""
+    video_visible: Tensor | None = None
+    """int64 (B, V), ascending: video tokens that the encoder sees; None outside pre-training."""
+    audio_visible: Tensor | None = None
+    """int64 (B, V), ascending: audio tokens that the encoder sees; None outside pre-training."""
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    """int64 (B,) for each categorical label, float32 (B,) for each dimension."""
+    index: Tensor
+    """int64 (B,): number of the clip in its source; -1 for padding."""
+    segment: Tensor
+    """int64 (B,): which test segment of the clip."""
+    valid: Tensor
+    """bool (B,): False for padding and for test clips that could not be decoded; always True in training."""
+    skipped: list[Skip] = field(default_factory=list)
+    """Clips that this batch wanted and could not use."""
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """A copy with all tensors on ``device``."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """A copy with all tensors in page-locked memory, from which copies to the device can overlap with work."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        changed: dict[str, Any] = {
+            field.name: function(value)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **changed, labels={name: function(value) for name, value in self.labels.items()})

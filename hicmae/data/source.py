@@ -1,0 +1,389 @@
+"""Where clips come from: shards or single files, both read at random by clip number.
+
+A source is picklable, holds no bytes, and keeps open file handles per process alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hicmae.data.manifest import Clip, Manifest, read_manifest, select
+from hicmae.data.shard_index import PackedClip, ShardIndex, media_members
+
+logger = logging.getLogger(__name__)
+
+_OPEN_FILES = 64  # per process; a job has many processes and the system a limit
+_SHOWN = 20
+
+
+class ClipUnreadableError(ValueError):
+    """The bytes of a clip cannot be had; ``reason`` is a short code for counting."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipInfo:
+    """What is known of a clip without reading it."""
+
+    clip_id: str
+    subject: str
+    split: str
+    labels: Mapping[str, str | float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedClip:
+    """A clip as stored: bytes of media files, not decoded."""
+
+    clip_id: str
+    video: bytes | None
+    """A media file with pictures, and with sound unless ``audio`` is given."""
+    audio: bytes | None
+    """A separate sound file."""
+    span_s: tuple[float, float] | None
+    """(start, end) of the clip within the file, in seconds (``inf``: to the end); None for the whole file."""
+    subject: str
+    labels: Mapping[str, str | float]
+
+
+@runtime_checkable
+class ClipSource(Protocol):
+    """Clips by number, 0 to ``len(source) - 1``."""
+
+    @property
+    def name(self) -> str:
+        """For messages: which files these clips come from."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the clips and their order; a stream resumes on the same one alone."""
+
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """Clips in each shard, in order; clips of a shard have consecutive numbers."""
+
+    def __len__(self) -> int: ...
+
+    def info(self, number: int) -> ClipInfo:
+        """Name, subject, split and labels; touches no file."""
+
+    def read(self, number: int) -> EncodedClip:
+        """The clip's bytes; ``ClipUnreadableError`` when they cannot be had."""
+
+
+class ManifestSource:
+    """The clips of a manifest, read from their own files.
+
+    Args:
+        manifest: a manifest, or the path of one.
+        split: take this split alone; an empty one raises ``ValueError``.
+    """
+
+    def __init__(self, manifest: Manifest | str | os.PathLike[str], split: str | None = None) -> None:
+        if not isinstance(manifest, Manifest):
+            manifest = read_manifest(manifest)
+        if split is not None:
+            manifest = select(manifest, split)
+        self.name = str(manifest.path)
+        self._clips = manifest.clips
+        rows = ([c.clip_id, str(c.video), str(c.audio), c.start_s, c.end_s, c.labels] for c in manifest.clips)
+        self.fingerprint = _digest(json.dumps(row, sort_keys=True) for row in rows)
+
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """One group: single files cost the same in any order."""
+        return (len(self._clips),)
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def info(self, number: int) -> ClipInfo:
+        """Name, subject, split and labels."""
+        clip = self._clips[number]
+        return ClipInfo(clip_id=clip.clip_id, subject=clip.subject, split=clip.split, labels=clip.labels)
+
+    def read(self, number: int) -> EncodedClip:
+        """The clip's files, whole."""
+        clip = self._clips[number]
+        return EncodedClip(
+            clip_id=clip.clip_id,
+            video=_read_file(clip, clip.video),
+            audio=_read_file(clip, clip.audio),
+            span_s=clip.span_s,
+            subject=clip.subject,
+            labels=clip.labels,
+        )
+
+
+def _read_file(clip: Clip, path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ClipUnreadableError(f"clip {clip.clip_id!r}: {path} has gone since the start", "missing_file") from error
+    except OSError as error:
+        raise ClipUnreadableError(f"clip {clip.clip_id!r}: {path} cannot be read ({error})", "read_error") from error
+
+
+class ShardSource:
+    """The clips of one or more shard folders, read by byte offset from their index.
+
+    Args:
+        paths: a shard folder, its ``index.json``, or several of either.
+
+    Raises:
+        ValueError: shards that are missing or larger than their index says (all are named), a clip id that occurs
+            twice, or an index without clips. A shard that is *shorter* than its index says is reported in the log:
+            its readable clips are used, the others raise ``ClipUnreadableError`` (``shard_truncated``) when read.
+    """
+
+    def __init__(self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:
+        listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+        if not listed:
+            raise ValueError("no shard folder given; name at least one folder that holds an index.json")
+        self.name = ", ".join(str(path) for path in listed)
+        self._tars: list[Path] = []
+        clips: list[PackedClip] = []
+        sizes: list[int] = []
+        expected: list[int] = []
+        digests: list[str] = []
+        for path in listed:
+            index, folder = ShardIndex.read(path)
+            for shard in index.shards:
+                self._tars.append(folder / shard.name)
+                expected.append(shard.bytes)
+                sizes.append(len(shard.clips))
+                clips += shard.clips
+                digests.append(json.dumps([shard.name, shard.sha256, [clip.clip_id for clip in shard.clips]]))
+        if not clips:
+            raise ValueError(f"{self.name}: the index holds no clips; write the shards again, or see its rejects.csv")
+        self.group_sizes = tuple(sizes)
+        self.fingerprint = _digest(digests)
+        self._shard = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+        self._table = _ClipTable(clips)
+        if repeated := self._table.repeated_ids():
+            raise ValueError(f"{self.name}: clip ids occur twice: {_some(repeated)}; name each folder once")
+        self._size = np.array(self._check_tars(expected), dtype=np.int64)
+        self._handles = _FileHandles(_OPEN_FILES)
+
+    def _check_tars(self, expected: list[int]) -> list[int]:
+        """Sizes on disk; what is missing or foreign is refused, what is cut off is reported."""
+        found, problems = [], []
+        for number, (tar, size) in enumerate(zip(self._tars, expected, strict=True)):
+            actual = tar.stat().st_size if tar.is_file() else -1
+            if actual < 0:
+                problems.append(f"{tar} is missing")
+            elif actual > size:
+                problems.append(
+                    f"{tar} has {actual} bytes, the index says {size}: it is not the shard that was indexed"
+                )
+            elif actual < size:
+                own = np.flatnonzero(self._shard == number)
+                readable = int((self._table.end[own] <= actual).sum())
+                if not readable:
+                    problems.append(f"{tar} has {actual} of {size} bytes, and none of its {len(own)} clips is whole")
+                logger.warning(
+                    "%s is cut off: %d of %d bytes; %d of its %d clips can be read, the others count as skipped "
+                    "(shard_truncated). Copy the shard again, or write it again.",
+                    tar, actual, size, readable, len(own),
+                )  # fmt: skip
+            found.append(actual)
+        if problems:
+            raise ValueError(f"{self.name}: {_some(problems)}; copy these shards again, or run 'hicmae shards verify'")
+        return found
+
+    def __len__(self) -> int:
+        return len(self._shard)
+
+    def info(self, number: int) -> ClipInfo:
+        """Name, subject, split and labels, from the index."""
+        table = self._table
+        return ClipInfo(
+            clip_id=table.clip_id(number),
+            subject=str(table.subject.value(number)),
+            split=str(table.split.value(number)),
+            labels=table.labels_of(number),
+        )
+
+    def read(self, number: int) -> EncodedClip:
+        """The clip's members, by offset; nothing is unpacked or unpickled."""
+        table = self._table
+        start, end = table.span[number]
+        return EncodedClip(
+            clip_id=table.clip_id(number),
+            video=self._read_member(number, table.video[number]),
+            audio=self._read_member(number, table.audio[number]),
+            span_s=None if math.isnan(start) else (float(start), float(end)),
+            subject=str(table.subject.value(number)),
+            labels=table.labels_of(number),
+        )
+
+    def _read_member(self, number: int, place: NDArray[np.int64]) -> bytes | None:
+        offset, size = int(place[0]), int(place[1])
+        if offset < 0:
+            return None
+        shard = int(self._shard[number])
+        tar = self._tars[shard]
+        if offset + size > self._size[shard]:
+            raise self._cut_off(number, tar)
+        try:
+            data = self._handles.read(tar, offset, size)
+        except OSError as error:
+            raise ClipUnreadableError(f"{tar} cannot be read ({error})", "read_error") from error
+        if len(data) != size:
+            raise self._cut_off(number, tar)
+        return data
+
+    def _cut_off(self, number: int, tar: Path) -> ClipUnreadableError:
+        clip_id = self._table.clip_id(number)
+        return ClipUnreadableError(f"clip {clip_id!r} lies beyond the end of {tar}", "shard_truncated")
+
+
+class SubsetSource:
+    """Some clips of another source, renumbered; shards stay shards.
+
+    Args:
+        source: where the clips come from.
+        numbers: clips to keep; they keep the source's order.
+        name: for messages.
+    """
+
+    def __init__(self, source: ClipSource, numbers: Iterable[int], name: str) -> None:
+        self.name = f"{source.name} ({name})"
+        self._source = source
+        self._numbers = np.unique(np.fromiter(numbers, dtype=np.int64))
+        if not len(self._numbers):
+            raise ValueError(f"{self.name}: no clips are left; the source has {len(source)}")
+        if self._numbers[0] < 0 or self._numbers[-1] >= len(source):
+            raise ValueError(f"{self.name}: clip numbers must lie in 0..{len(source) - 1}")
+        edges = np.searchsorted(self._numbers, np.cumsum([0, *source.group_sizes]))
+        self.group_sizes = tuple(int(size) for size in np.diff(edges) if size)
+        self.fingerprint = _digest([source.fingerprint, self._numbers.tobytes().hex()])
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def info(self, number: int) -> ClipInfo:
+        """As the source."""
+        return self._source.info(int(self._numbers[number]))
+
+    def read(self, number: int) -> EncodedClip:
+        """As the source."""
+        return self._source.read(int(self._numbers[number]))
+
+
+def select_split(source: ClipSource, split: str) -> SubsetSource:
+    """The clips of one split; a split without clips raises ``ValueError`` that lists those there are."""
+    splits = [source.info(i).split for i in range(len(source))]
+    if split not in splits:
+        there = ", ".join(f"{name or '(empty)'} ({count})" for name, count in sorted(Counter(splits).items()))
+        raise ValueError(f"{source.name}: no clip has split {split!r}; splits there are: {there}")
+    return SubsetSource(source, (i for i, own in enumerate(splits) if own == split), f"split {split}")
+
+
+class _ClipTable:
+    """Columns of an index: a million clips in some ten bytes each instead of Python objects."""
+
+    def __init__(self, clips: Sequence[PackedClip]) -> None:
+        self.ids = np.array([clip.clip_id for clip in clips], dtype=np.bytes_)
+        places = [media_members(clip.members) for clip in clips]
+        self.video = np.array([video or (-1, 0) for video, _ in places], dtype=np.int64)  # (N, 2): offset, size
+        self.audio = np.array([audio or (-1, 0) for _, audio in places], dtype=np.int64)
+        self.end = np.maximum(self.video.sum(axis=1), self.audio.sum(axis=1))
+        spans = [clip.span_s or (math.nan, math.nan) for clip in clips]
+        self.span = np.array(spans, dtype=np.float64)  # (N, 2): start, end in seconds
+        self.subject = _Column([clip.subject for clip in clips])
+        self.split = _Column([clip.split for clip in clips])
+        names = sorted({name for clip in clips for name in clip.labels})
+        self.labels = {name: _Column([clip.labels.get(name) for clip in clips]) for name in names}
+
+    def clip_id(self, number: int) -> str:
+        name: bytes = self.ids[number]
+        return name.decode("ascii")
+
+    def labels_of(self, number: int) -> dict[str, str | float]:
+        values = {name: column.value(number) for name, column in self.labels.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def repeated_ids(self) -> list[str]:
+        names, counts = np.unique(self.ids, return_counts=True)
+        return [name.decode("ascii") for name in names[counts > 1]]
+
+
+class _Column:
+    """Values that repeat: the distinct ones, and a number for each row."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self._known = list(dict.fromkeys(values))
+        number_of = {value: i for i, value in enumerate(self._known)}
+        self._code = np.array([number_of[value] for value in values], dtype=np.int32)
+
+    def value(self, number: int) -> Any:
+        return self._known[self._code[number]]
+
+
+class _FileHandles:
+    """Files kept open for reading at any place; the one used longest ago is closed first. Not pickled."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: OrderedDict[Path, int] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_limit": self._limit, "_open": OrderedDict()}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def read(self, path: Path, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset``; fewer where the file ends."""
+        handle = self._open.get(path)
+        if handle is None:
+            handle = os.open(path, os.O_RDONLY)
+            self._open[path] = handle
+            if len(self._open) > self._limit:
+                os.close(self._open.popitem(last=False)[1])
+        else:
+            self._open.move_to_end(path)
+        data = os.pread(handle, size, offset)
+        while len(data) < size:  # one call reads at most 2 GiB, and network file systems return less
+            more = os.pread(handle, size - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def __del__(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+def _digest(parts: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part.encode("utf-8") + b"\n")
+    return digest.hexdigest()
+
+
+def _some(items: Sequence[str]) -> str:
+    more = len(items) - _SHOWN
+    return "; ".join(items[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
