@@ -1,0 +1,291 @@
+"""Opening media bytes safely, and reading their packets once.
+
+FFmpeg is never left to guess the format: some text formats (playlists, concat scripts) open other files and
+addresses. The container is recognised here by its first bytes, named to FFmpeg, and checked for completeness,
+because FFmpeg reads a file that was cut short without complaint up to the cut.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NoReturn
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from hicmae.media.clip import DecodeError
+
+MAX_PIXELS = 8192 * 4320
+"""Largest picture that is decoded; a few bytes can claim a picture that fills the memory."""
+MAX_SECONDS = 12 * 3600.0
+"""Longest stretch of time that a file may cover."""
+MAX_PACKETS = 4_000_000
+"""Most packets that are read from a file (about twelve hours of picture and sound)."""
+MAX_SAMPLE_RATE_HZ = 384_000
+MAX_CHANNELS = 64
+
+_REENCODE = "re-encode it, for example: ffmpeg -i FILE -c:v libx264 -c:a aac NEW.mp4"
+_FETCH_AGAIN = "fetch or export the file again, or drop it from the manifest"
+_MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp")
+
+
+def sniff(data: bytes, name: str) -> str:
+    """FFmpeg's name of the container, from the first bytes.
+
+    Raises:
+        DecodeError: ``empty_file``, or ``unknown_format`` for anything but mp4/mov/m4a, Matroska/WebM, AVI,
+            FLV, WAV, FLAC, Ogg and MP3.
+    """
+    head = bytes(data[:12])
+    if not head:
+        raise DecodeError(name, "empty_file", "the file has 0 bytes", _FETCH_AGAIN)
+    if head[4:8] in _MP4_BOXES:
+        return "mp4"
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "matroska"
+    if head.startswith(b"RIFF") and head[8:12] in (b"AVI ", b"WAVE"):
+        return "avi" if head[8:12] == b"AVI " else "wav"
+    for magic, container in ((b"FLV\x01", "flv"), (b"fLaC", "flac"), (b"OggS", "ogg"), (b"ID3", "mp3")):
+        if head.startswith(magic):
+            return container
+    # An MP3 without tags starts with a frame: 11 sync bits, layer III, neither bit rate nor sample rate reserved.
+    if len(head) >= 4 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 and head[2] >> 4 != 15 and head[2] & 12 != 12:
+        return "mp3"
+    raise DecodeError(
+        name,
+        "unknown_format",
+        f"the file does not start like a media file (first bytes: {head[:8]!r})",
+        "mp4, mov, m4a, mkv, webm, avi, flv, wav, flac, ogg and mp3 are read; " + _REENCODE,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """The packets of one stream, in decoding order."""
+
+    stream: Any
+    packets: list[Packet[Any]]
+    pts: npt.NDArray[np.int64]
+    """Presentation time of every packet, in ticks."""
+    kept: npt.NDArray[np.int64]
+    """Positions of the packets that are presented (edit lists hide some), in order of presentation."""
+    tick: Fraction
+    """Seconds per tick."""
+    times_s: npt.NDArray[np.float64]
+    """When each of the kept packets is presented, in seconds, ascending."""
+
+    @property
+    def end_s(self) -> float:
+        """End of the last packet presented, in seconds."""
+        seconds = float((self.packets[int(self.kept[-1])].duration or 0) * self.tick)
+        if not seconds and len(self.kept) > 1:
+            seconds = float(np.median(np.diff(self.times_s)))
+        if not seconds and self.stream.type == "video" and self.stream.average_rate:
+            seconds = float(1 / self.stream.average_rate)
+        return float(self.times_s[-1]) + seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Media:
+    """An open file with the packets of its picture and of its sound, each None where it has none."""
+
+    name: str
+    picture: Track | None
+    sound: Track | None
+
+
+@contextmanager
+def open_media(data: bytes, name: str, *, picture: bool = True, sound: bool = True) -> Iterator[Media]:
+    """Open a file held in memory and read all packets of the wanted streams in one pass.
+
+    Raises:
+        DecodeError: when the file is empty, of no known container, cut short, unreadable, or absurdly large.
+    """
+    container_name = sniff(data, name)
+    if container_name == "mp4":
+        _check_boxes(data, name)
+    elif container_name in ("avi", "wav"):
+        _check_riff(data, name)
+    elif container_name == "matroska":
+        _check_segment(data, name)
+    try:
+        container = av.open(
+            io.BytesIO(data),
+            mode="r",
+            format=container_name,
+            options={"max_pixels": str(MAX_PIXELS), "threads": "1"},
+            # AVI with reordered frames stores no presentation times; FFmpeg can derive them.
+            container_options={"fflags": "+genpts"} if container_name == "avi" else {},
+            io_open=_refuse_to_open,
+            metadata_errors="replace",
+        )
+    except (av.error.FFmpegError, ValueError, OverflowError) as error:
+        raise DecodeError(
+            name, "unreadable", f"the {container_name} file cannot be opened: {error}", _FETCH_AGAIN
+        ) from None
+    try:
+        yield _read_packets(container, name, container_name, picture=picture, sound=sound)
+    finally:
+        container.close()
+
+
+def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    raise PermissionError(f"a media file asked to open {url!r}")
+
+
+def _read_packets(container: InputContainer, name: str, container_name: str, *, picture: bool, sound: bool) -> Media:
+    video = _picture_stream(container, name) if picture else None
+    audio = _sound_stream(container, name) if sound else None
+    wanted = [stream for stream in (video, audio) if stream is not None]
+    packets: dict[int, list[Packet[Any]]] = {stream.index: [] for stream in wanted}
+    count = 0
+    try:
+        # Without streams, demux() would read them all.
+        for packet in container.demux(wanted) if wanted else ():
+            if packet.dts is None and packet.pts is None and not packet.size:
+                continue  # PyAV's own end marks
+            if packet.is_corrupt:
+                raise _truncated(name, f"packet {len(packets[packet.stream_index])} is incomplete")
+            packets[packet.stream_index].append(packet)
+            count += 1
+            if count > MAX_PACKETS:
+                raise DecodeError(name, "too_long", f"more than {MAX_PACKETS} packets", _shorten())
+    except av.error.FFmpegError as error:
+        raise DecodeError(name, "unreadable", f"its packets cannot be read: {error}", _FETCH_AGAIN) from None
+    if container_name == "mp4":
+        for stream in wanted:
+            listed, read = len(stream.index_entries), len(packets[stream.index])
+            if read < listed:
+                raise _truncated(name, f"{read} of {listed} {stream.type} packets are in the file")
+    return Media(
+        name=name,
+        picture=_track(video, packets[video.index], container_name, name) if video is not None else None,
+        sound=_track(audio, packets[audio.index], container_name, name) if audio is not None else None,
+    )
+
+
+def _track(
+    stream: VideoStream | AudioStream, packets: list[Packet[Any]], container_name: str, name: str
+) -> Track | None:
+    """None for a stream without a packet to present: a header alone is no picture and no sound."""
+    tick = stream.time_base
+    shown = [position for position, packet in enumerate(packets) if not packet.is_discard]
+    if not shown or tick is None:
+        return None
+    if any(packet.pts is None or packet.dts is None for packet in packets):
+        raise DecodeError(name, "no_timestamps", f"{stream.type} packets without presentation times", _REENCODE)
+    pts = np.array([packet.pts for packet in packets], dtype=np.int64)
+    kept = np.array(shown, dtype=np.int64)
+    kept = kept[np.argsort(pts[kept], kind="stable")]
+    seconds = float((pts[kept[-1]] - pts[kept[0]]) * tick)
+    if seconds > MAX_SECONDS:
+        raise DecodeError(
+            name, "too_long", f"its {stream.type} covers {seconds:.0f} s, over {MAX_SECONDS:.0f} s", _shorten()
+        )
+    shown_at = pts[kept]
+    if container_name == "avi" and stream.type == "video":
+        # AVI stores no presentation times. FFmpeg derives their order, but leaves them late by the reordering
+        # delay: the k-th frame shown belongs to the k-th tick of the file.
+        shown_at = np.sort(np.array([packets[position].dts for position in kept], dtype=np.int64))
+    times_s = shown_at * tick.numerator / tick.denominator
+    return Track(stream=stream, packets=packets, pts=pts, kept=kept, tick=tick, times_s=times_s)
+
+
+def _picture_stream(container: InputContainer, name: str) -> VideoStream | None:
+    # Cover art is a stream of one picture, which is no film.
+    cover = av.stream.Disposition.attached_pic | av.stream.Disposition.still_image
+    stream = container.streams.best("video")
+    if stream is None or stream.disposition & cover:
+        stream = next((s for s in container.streams.video if not s.disposition & cover), None)
+    if stream is None:
+        return None
+    assert isinstance(stream, VideoStream)
+    if stream.codec_context is None:
+        raise DecodeError(name, "unsupported_codec", "FFmpeg has no decoder for its picture", _REENCODE)
+    if stream.width * stream.height > MAX_PIXELS:
+        found = f"its frames are {stream.width}x{stream.height}, over {MAX_PIXELS} pixels"
+        raise DecodeError(name, "too_large", found, "scale it down: ffmpeg -i FILE -vf scale=-2:720 NEW.mp4")
+    return stream
+
+
+def _sound_stream(container: InputContainer, name: str) -> AudioStream | None:
+    stream = container.streams.best("audio")
+    if stream is None:
+        return None
+    assert isinstance(stream, AudioStream)
+    if stream.codec_context is None:
+        raise DecodeError(name, "unsupported_codec", "FFmpeg has no decoder for its sound", _REENCODE)
+    if not 0 < stream.sample_rate <= MAX_SAMPLE_RATE_HZ or not 0 < stream.channels <= MAX_CHANNELS:
+        found = f"its sound claims {stream.sample_rate} Hz and {stream.channels} channels"
+        raise DecodeError(name, "unreadable", found, _REENCODE)
+    return stream
+
+
+def _check_boxes(data: bytes, name: str) -> None:
+    """Walk the top level of an mp4: every box must be whole, and the index (moov) must be there."""
+    position, size, seen = 0, len(data), set()
+    while position + 8 <= size:
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind = bytes(data[position + 4 : position + 8])
+        header = 8
+        if length == 1:
+            length = int.from_bytes(data[position + 8 : position + 16], "big")
+            header = 16
+        elif length == 0:
+            length = size - position
+        seen.add(kind)
+        if length < header:
+            raise DecodeError(name, "unreadable", f"an mp4 box of {length} bytes at byte {position}", _FETCH_AGAIN)
+        if position + length > size:
+            missing = position + length - size
+            label = kind.decode("ascii", "backslashreplace")
+            raise _truncated(name, f"box '{label}' at byte {position} lacks {missing} of its {length} bytes")
+        position += length
+    if b"moov" not in seen:
+        raise _truncated(name, f"its index (box 'moov') is missing from the {size} bytes")
+
+
+def _check_riff(data: bytes, name: str) -> None:
+    declared = int.from_bytes(data[4:8], "little")
+    # Writers that stream leave 0 or the largest number as a placeholder.
+    if 0 < declared < 0xFFFFFFFF and declared + 8 > len(data) + 1:
+        raise _truncated(name, f"{len(data)} bytes of the {declared + 8} that its header declares")
+
+
+def _check_segment(data: bytes, name: str) -> None:
+    """Matroska: the EBML header is followed by one segment, whose size may be unknown (all ones)."""
+    position, known, length = 4, *_ebml_size(data, 4)[1:]
+    position = _ebml_size(data, position)[0] + length
+    if bytes(data[position : position + 4]) != b"\x18\x53\x80\x67":
+        return  # left to FFmpeg, which allows padding here
+    position, known, length = _ebml_size(data, position + 4)
+    if known and position + length > len(data):
+        raise _truncated(name, f"{len(data)} bytes of the {position + length} that its header declares")
+
+
+def _ebml_size(data: bytes, position: int) -> tuple[int, bool, int]:
+    """An EBML variable-length size: (position after it, whether it is known, the size)."""
+    first = data[position] if position < len(data) else 0
+    if not first:
+        return position + 1, False, 0
+    width = 9 - first.bit_length()
+    value = int.from_bytes(data[position : position + width], "big") & ((1 << (7 * width)) - 1)
+    return position + width, value != (1 << (7 * width)) - 1, value
+
+
+def _truncated(name: str, found: str) -> DecodeError:
+    return DecodeError(name, "truncated", f"the file was cut short: {found}", _FETCH_AGAIN)
+
+
+def _shorten() -> str:
+    return "cut it into clips first (ffmpeg -ss START -t SECONDS -i FILE ...)"

@@ -1,0 +1,122 @@
+"""Sound of a window: decoded from the packets around it and placed by time stamp, sample by sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+from av.audio.resampler import AudioResampler
+
+from hicmae.media.clip import DecodeError
+from hicmae.media.container import Track
+
+GAP_S = 0.010
+"""Time stamps may jitter by this much (containers round to a millisecond) before sound counts as missing."""
+MARGIN_S = 0.050
+"""Sound decoded on either side of the window: the resampling filter looks that far and more."""
+
+_NO_MEMORY = ("pcm_", "flac", "alac")
+_AAC_LEAD = 3
+_OTHER_LEAD = 12
+"""Packets decoded ahead of the first wanted one, as codecs lean on what came before: AAC overlaps by one,
+with band replication by two; MP3 by up to nine, Opus by 80 ms."""
+
+
+def read_sound(
+    track: Track, start_s: float, samples: int, rate_hz: int, *, end_s: float | None, name: str
+) -> tuple[npt.NDArray[np.int16], int]:
+    """``samples`` of mono sound at ``rate_hz`` from the instant ``start_s``, zeros where there is none.
+
+    Args:
+        end_s: sound from this instant on is left out; None for no limit.
+
+    Returns:
+        int16 (samples,), and how many samples lie before the end of the sound (0: none in the window).
+
+    Raises:
+        DecodeError: ``corrupt_sound``, ``no_timestamps``.
+    """
+    waveform = np.zeros(samples, dtype=np.int16)
+    limit = samples if end_s is None else max(0, min(samples, round((end_s - start_s) * rate_hz)))
+    reach = 0
+    for run_s, run in _runs(track, start_s - MARGIN_S, start_s + samples / rate_hz + MARGIN_S, rate_hz, name):
+        offset = round((run_s - start_s) * rate_hz)
+        begin, end = max(0, offset), min(limit, offset + len(run))
+        if begin < end:
+            waveform[begin:end] = run[begin - offset : end - offset]
+            reach = max(reach, end)
+    return waveform, reach
+
+
+def _runs(
+    track: Track, from_s: float, to_s: float, rate_hz: int, name: str
+) -> list[tuple[float, npt.NDArray[np.int16]]]:
+    """Stretches of unbroken sound that meet the given time: (start in seconds, int16 mono at ``rate_hz``)."""
+    frames = _decode(track, from_s, to_s, name)
+    stretches: list[list[Any]] = []
+    expected = -np.inf
+    for frame in frames:
+        begins = float(frame.pts * track.tick)
+        if abs(begins - expected) > GAP_S:
+            stretches.append([])
+            expected = begins
+        stretches[-1].append(frame)
+        # Counted on from the start of the stretch, so that rounded time stamps do not add up.
+        expected += frame.samples / frame.sample_rate
+    return [(float(part[0].pts * track.tick), _to_mono(part, rate_hz)) for part in stretches]
+
+
+def _decode(track: Track, from_s: float, to_s: float, name: str) -> list[Any]:
+    """Decoded frames that meet the given time."""
+    starts = track.pts * (track.tick.numerator / track.tick.denominator)
+    inside = np.flatnonzero(starts < to_s)
+    if not inside.size:
+        return []
+    last = int(inside[-1])
+    # The packet on air at from_s is the last one that starts before it.
+    on_air = int(np.searchsorted(starts, from_s, side="right")) - 1
+    context = track.stream.codec_context
+    codec = context.name
+    lead = 0 if codec.startswith(_NO_MEMORY) else _AAC_LEAD if codec.startswith("aac") else _OTHER_LEAD
+    first = max(0, on_air - lead)
+    context.thread_count = 1
+    context.options = {"err_detect": "crccheck+explode"}
+    frames: list[Any] = []
+    for position in range(first, last + 2):
+        packet = track.packets[position] if position <= last else None  # None empties the decoder
+        try:
+            frames += context.decode(packet)
+        except (av.error.FFmpegError, ValueError) as error:
+            # An MP3 frame may refer to bytes before the first packet decoded; that is not damage.
+            if not (first > 0 and position < on_air):
+                raise _corrupt(name, f"the decoder reports {error}") from None
+    if len(frames) < (last - max(on_air, 0)):
+        raise _corrupt(name, f"{len(frames)} of {last - first + 1} packets gave sound")
+    if any(frame.pts is None for frame in frames):
+        raise DecodeError(name, "no_timestamps", "sound without presentation times", _REMEDY)
+    kept = [f for f in frames if f.pts * track.tick < to_s and f.pts * track.tick + f.samples / f.sample_rate > from_s]
+    return kept
+
+
+def _to_mono(frames: list[Any], rate_hz: int) -> npt.NDArray[np.int16]:
+    """Consecutive frames as one stretch of int16 mono sound at ``rate_hz``."""
+    template = frames[0]
+    block = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+    if template.format.name in ("fltp", "flt") and len(template.layout.channels) == 1 and template.rate == rate_hz:
+        # The usual case of a prepared corpus; a filter graph would cost as much as the decoding.
+        return np.clip(np.rint(block[0] * 32768.0), -32768, 32767).astype(np.int16)
+    whole = av.AudioFrame.from_ndarray(block, format=template.format.name, layout=template.layout.name)
+    whole.sample_rate = template.rate
+    resampler = AudioResampler(format="s16", layout="mono", rate=rate_hz)
+    parts = [part.to_ndarray()[0] for step in (whole, None) for part in resampler.resample(step)]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int16)
+
+
+_REMEDY = "re-encode its sound, for example: ffmpeg -i FILE -c:v copy -c:a aac NEW.mp4"
+
+
+def _corrupt(name: str, found: str) -> DecodeError:
+    return DecodeError(name, "corrupt_sound", f"its sound is damaged: {found}", _REMEDY)
