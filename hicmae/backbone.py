@@ -92,11 +92,6 @@ class Backbone(nn.Module):
         config = self.config
         if video is None and log_mel is None:
             raise ValueError("neither video nor log_mel was given; the backbone needs at least one of them")
-        if video is not None:
-            side = config.image_size
-            _check_shape("video", video, (3, config.num_frames, side, side), "(B, 3, T, H, W)")
-        if log_mel is not None:
-            _check_shape("log_mel", log_mel, (1, config.audio_frames, config.mel_bins), "(B, 1, frames, bins)")
         means: dict[Modality, Tensor] = {}
         pooled: list[Tensor] = []
         video_out: EncoderOutput | None = None
@@ -132,11 +127,3 @@ def mix_layers(layer_means: Tensor, weights: Tensor) -> Tensor:
 def _means(output: EncoderOutput) -> Tensor:
     assert output.layer_means is not None
     return output.layer_means
-
-
-def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str) -> None:
-    if tuple(tensor.shape[1:]) != expected:
-        raise ValueError(
-            f"{name} has shape {tuple(tensor.shape)}, this model takes {meaning} = "
-            f"(B, {', '.join(map(str, expected))}); use the transform that comes with the model"
-        )

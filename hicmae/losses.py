@@ -5,7 +5,7 @@ Shapes: B clips, M masked tokens, P values per token, C classes, K dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Literal, ParamSpec, TypeVar
 
@@ -23,14 +23,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def _device_type(arguments: Iterable[object]) -> str:
+    """Where the first tensor lives, looking into lists and tuples too."""
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            return argument.device.type
+        if isinstance(argument, list | tuple) and argument:
+            return _device_type(argument)
+    raise TypeError("a loss needs a tensor or a list of tensors")
+
+
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     """Run a function outside autocast; it casts its own inputs to float32."""
 
     @wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-        device = tensors[0].device.type if tensors else "cpu"
-        with torch.autocast(device_type=device, enabled=False):
+        with torch.autocast(device_type=_device_type([*args, *kwargs.values()]), enabled=False):
             return function(*args, **kwargs)
 
     return wrapper
@@ -131,9 +139,8 @@ def contrastive(
         offset = torch.distributed.get_rank() * batch
     own = torch.arange(batch, device=mine.device) + offset
     absent = torch.zeros(batch, everyone.shape[2], device=mine.device)
-    if present is not None:
-        absent = absent.masked_fill(keep_everyone[None, :] == 0, float("-inf"))
-        absent = absent.scatter(1, own[:, None], 0.0)  # a clip stays its own candidate, so that no row is empty
+    absent = absent.masked_fill(keep_everyone[None, :] == 0, float("-inf"))
+    absent = absent.scatter(1, own[:, None], 0.0)  # a clip stays its own candidate, so that no row is empty
     # A rank's mean runs over its own anchors; with global negatives ranks hold equal shares of the joint mean.
     share = keep / keep.sum().clamp(min=1)
     if negatives == "global" and distributed.world_size() > 1:

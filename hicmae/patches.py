@@ -16,8 +16,19 @@ from torch import Tensor
 from hicmae.config import ModelConfig
 
 
+def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str) -> None:
+    # Without this a clip of twice the frames would be reshaped into two clips, silently.
+    if tuple(tensor.shape[1:]) != expected:
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}, this model takes {meaning} = "
+            f"(B, {', '.join(map(str, expected))}); use the transform that comes with the model"
+        )
+
+
 def video_to_patches(video: Tensor, config: ModelConfig) -> Tensor:
-    """(B, 3, T, H, W) -> (B, N, P), P = tubelet * patch * patch * 3."""
+    """(B, 3, T, H, W) -> (B, N, P), P = tubelet * patch * patch * 3; another shape raises ``ValueError``."""
+    side = config.image_size
+    _check_shape("video", video, (3, config.num_frames, side, side), "(B, 3, T, H, W)")
     time, rows, columns = config.video_grid
     patch, tubelet = config.patch_size, config.tubelet_size
     split = video.reshape(-1, 3, time, tubelet, rows, patch, columns, patch)
@@ -34,7 +45,8 @@ def patches_to_video(patches: Tensor, config: ModelConfig) -> Tensor:
 
 
 def audio_to_patches(log_mel: Tensor, config: ModelConfig) -> Tensor:
-    """(B, 1, frames, bins) -> (B, N, P), P = patch * patch."""
+    """(B, 1, frames, bins) -> (B, N, P), P = patch * patch; another shape raises ``ValueError``."""
+    _check_shape("log_mel", log_mel, (1, config.audio_frames, config.mel_bins), "(B, 1, frames, bins)")
     time, bins = config.audio_grid
     patch = config.audio_patch_size
     split = log_mel.reshape(-1, time, patch, bins, patch)

@@ -125,6 +125,9 @@ class HiCMAE(nn.Module):
             audio_visible: int64 (B, V'), ascending.
             has_video, has_audio: bool (B,), clips that have this modality; ``None``: all do. A missing modality
                 is not reconstructed, and its clip takes no part in the contrast.
+
+        Raises:
+            ValueError: for a shape that the configuration does not have.
         """
         config, objective = self.config, self.objective
         video_masked = complement(video_visible, config.video_tokens)
