@@ -1,0 +1,126 @@
+"""What a run says while it runs: losses, learning rate, gradient norm, clips/s, waiting for data, skipped clips.
+
+Losses are summed on the device and read once per logged line, not once per step.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from hicmae.data.batch import ClipBatch
+
+logger = logging.getLogger(__name__)
+
+
+class WaitingLoader(Protocol):
+    """A loader that knows how long its consumer waited and what it skipped."""
+
+    wait_seconds: float
+    skipped: Counter[str]
+
+
+class TrainingMonitor(Callback):
+    """Logs one line every ``trainer.log_every_n_steps`` optimiser steps, to all loggers and to the console.
+
+    ``training_step`` returns a dict with ``loss`` and any further scalar tensors; all of them are averaged over
+    steps and ranks. The data module's ``train_loader`` says how long the job waited for data.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._batches = 0
+        self._clips = 0
+        self._grad_norm: Tensor | None = None
+        self._since = self._waited = 0.0
+        self.clips_seen = 0
+        """Clips that this run has trained on, over all ranks, resumed parts included."""
+        self.history: list[dict[str, float]] = []
+        """The lines logged by this process, for figures."""
+
+    def _loader(self, trainer: Trainer) -> WaitingLoader | None:
+        return getattr(trainer.datamodule, "train_loader", None)  # type: ignore[attr-defined]
+
+    def _restart_clock(self, trainer: Trainer) -> None:
+        loader = self._loader(trainer)
+        self._sums, self._batches, self._clips = {}, 0, 0
+        self._since, self._waited = time.perf_counter(), loader.wait_seconds if loader else 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restart_clock(trainer)
+
+    def _due(self, trainer: Trainer, *, step: int) -> bool:
+        return step == 1 or step % trainer.log_every_n_steps == 0
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if self._due(trainer, step=trainer.global_step + 1):
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            self._grad_norm = torch.nn.utils.get_total_norm(gradients)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        for name, value in outputs.items():
+            if isinstance(value, Tensor) and value.numel() == 1:
+                detached = value.detach().float()
+                self._sums[name] = self._sums[name] + detached if name in self._sums else detached
+        self._batches += 1
+        self._clips += len(batch.clip_ids)
+        self.clips_seen += len(batch.clip_ids) * trainer.world_size
+        if self._grad_norm is not None:  # set by the optimiser step of this very batch
+            self._log(trainer, pl_module)
+            self._grad_norm = None
+            self._restart_clock(trainer)
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._grad_norm is not None
+        names = list(self._sums)
+        means = torch.stack([self._sums[name] for name in names]) / self._batches
+        means = trainer.strategy.reduce(means, reduce_op="mean")
+        line = dict(zip((f"train/{name}" for name in names), means.tolist(), strict=True))
+        elapsed = max(time.perf_counter() - self._since, 1e-9)
+        loader = self._loader(trainer)
+        line |= {
+            "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+            "grad_norm": self._grad_norm.item(),
+            "clips_per_s": self._clips * trainer.world_size / elapsed,
+            "data_wait_percent": 100 * (loader.wait_seconds - self._waited) / elapsed if loader else 0.0,
+            "skipped_clips": float(sum(loader.skipped.values())) if loader else 0.0,
+            "clips_seen": float(self.clips_seen),
+            "epoch": trainer.fit_loop.epoch_progress.current.processed
+            + (trainer.fit_loop.epoch_loop.batch_idx + 1) / max(1, trainer.num_training_batches),
+        }
+        self.history.append({"step": float(trainer.global_step)} | line)
+        for sink in trainer.loggers:
+            sink.log_metrics(line, step=trainer.global_step)
+        pl_module.log_dict(
+            {"loss": line["train/loss"], "clips/s": line["clips_per_s"], "wait%": line["data_wait_percent"]},
+            prog_bar=True,
+            logger=False,
+        )
+        if trainer.is_global_zero:
+            logger.info(_sentence(trainer.global_step, line))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"clips_seen": self.clips_seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.clips_seen = state_dict["clips_seen"]
+
+
+def _sentence(step: int, line: Mapping[str, float]) -> str:
+    losses = " ".join(f"{name.removeprefix('train/')} {v:.4f}" for name, v in line.items() if name.startswith("train/"))
+    return (
+        f"step {step} epoch {line['epoch']:.2f} | {losses} | lr {line['lr']:.2e} grad {line['grad_norm']:.3f} | "
+        f"{line['clips_per_s']:.1f} clips/s, data-wait {line['data_wait_percent']:.1f}%, "
+        f"skipped {line['skipped_clips']:.0f}"
+    )

@@ -1,0 +1,143 @@
+"""Stopping together: a loss that is not finite, or a signal, ends all ranks at the same step.
+
+After every step two flags (not finite; stop requested) are combined over ranks. On a GPU they are read one step
+late, so that the host never waits for the running step; before a checkpoint is written all are read, so that none
+holds broken weights.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from hicmae.data.batch import ClipBatch
+from hicmae.training.run_directory import last_checkpoint, run_directory
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss of some rank was NaN or infinite."""
+
+
+class StopRequestedError(SystemExit):
+    """A signal asked the job to stop; a checkpoint was written. The exit status is 143, as after SIGTERM."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+
+@dataclass
+class _Pending:
+    """Flags of one step on their way from the device."""
+
+    step: int
+    flags: Tensor
+    ready: torch.cuda.Event | None
+    replay: dict[str, Any]
+
+
+class StepStatus(Callback):
+    """Ends all ranks at the same step after a non-finite loss or a SIGTERM.
+
+    A non-finite loss leaves ``nonfinite/step_N_rank_R.json`` (clip ids, epoch, batch, seed, losses) in the run
+    directory and raises ``NonFiniteLossError``. SIGTERM writes ``checkpoints/last.ckpt`` and raises
+    ``StopRequestedError``; start again with ``--ckpt_path last``.
+    """
+
+    def __init__(self) -> None:
+        self._stop_requested = False
+        self._pending: deque[_Pending] = deque()
+        self._previous_handler: Any = None
+
+    # ------------------------------------------------------------ signals
+
+    def _request_stop(self, signum: int, frame: FrameType | None) -> None:
+        # Only a flag: collectives and file writes do not belong in a signal handler.
+        self._stop_requested = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._previous_handler = signal.signal(signal.SIGTERM, self._request_stop)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGTERM, self._previous_handler)
+            self._previous_handler = None
+
+    # ------------------------------------------------------------ flags
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"].detach()
+        flags = torch.stack([~torch.isfinite(loss), torch.full_like(loss, self._stop_requested, dtype=torch.bool)])
+        flags = flags.to(torch.uint8)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        ready = None
+        if flags.is_cuda:
+            flags, device_flags = torch.empty_like(flags, device="cpu", pin_memory=True), flags
+            flags.copy_(device_flags, non_blocking=True)
+            ready = torch.cuda.Event()
+            ready.record()
+        replay = {
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+            "batch": batch_idx,
+            "rank": trainer.global_rank,
+            "world_size": trainer.world_size,
+            "seed": getattr(trainer.datamodule, "seed", None),  # type: ignore[attr-defined]
+            "clip_ids": list(batch.clip_ids),
+            "losses": {name: value.detach() for name, value in outputs.items() if isinstance(value, Tensor)},
+        }
+        self._pending.append(_Pending(trainer.global_step, flags, ready, replay))
+        stop = self._read(trainer, keep=1 if ready is not None else 0)
+        if stop:
+            path = last_checkpoint(trainer)
+            trainer.save_checkpoint(path)
+            logger.warning("stopped by a signal at step %d; saved %s; go on with --ckpt_path last", trainer.global_step, path)
+            raise StopRequestedError
+
+    def _read(self, trainer: Trainer, *, keep: int) -> bool:
+        """Read all flags but the newest ``keep``; raise for a non-finite loss; return whether a stop is wanted."""
+        stop = False
+        while len(self._pending) > keep:
+            pending = self._pending.popleft()
+            if pending.ready is not None:
+                pending.ready.synchronize()
+            nonfinite, stop_here = pending.flags.tolist()
+            stop = stop or bool(stop_here)
+            if nonfinite:
+                self._pending.clear()
+                self._report(trainer, pending)
+        return stop
+
+    def _report(self, trainer: Trainer, pending: _Pending) -> None:
+        replay = pending.replay
+        replay["losses"] = {name: value.item() for name, value in replay["losses"].items() if value.numel() == 1}
+        path = run_directory(trainer) / "nonfinite" / f"step_{pending.step}_rank_{replay['rank']}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(replay, indent=2) + "\n")
+        raise NonFiniteLossError(
+            f"the loss of a rank was not finite at step {pending.step}; all ranks stopped, nothing was saved after it. "
+            f"This rank's batch is in {path}. Go on from the last checkpoint with a lower learning rate or in float32"
+        )
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Nothing broken is ever saved: wait for the flags of the newest step first."""
+        if self._read(trainer, keep=0):
+            self._stop_requested = True  # every rank read the same flags and asks again at its next step
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
