@@ -83,6 +83,9 @@ class Track:
     """Seconds per tick."""
     times_s: npt.NDArray[np.float64]
     """When each of the kept packets is presented, in seconds, ascending."""
+    counted: bool = False
+    """Whether ``pts`` does not tell the order of presentation, so that frames must be counted as they come
+    out of the decoder (AVI with reordered frames)."""
 
     @property
     def end_s(self) -> float:
@@ -124,8 +127,6 @@ def open_media(data: bytes, name: str, *, picture: bool = True, sound: bool = Tr
             mode="r",
             format=container_name,
             options={"max_pixels": str(MAX_PIXELS), "threads": "1"},
-            # AVI with reordered frames stores no presentation times; FFmpeg can derive them.
-            container_options={"fflags": "+genpts"} if container_name == "avi" else {},
             io_open=_refuse_to_open,
             metadata_errors="replace",
         )
@@ -182,23 +183,22 @@ def _track(
     shown = [position for position, packet in enumerate(packets) if not packet.is_discard]
     if not shown or tick is None:
         return None
-    if any(packet.pts is None or packet.dts is None for packet in packets):
-        raise DecodeError(name, "no_timestamps", f"{stream.type} packets without presentation times", _REENCODE)
-    pts = np.array([packet.pts for packet in packets], dtype=np.int64)
+    # AVI stores one time per packet, in decoding order; FFmpeg's guess at the presentation times comes late.
+    avi_picture = container_name == "avi" and isinstance(stream, VideoStream)
+    counted = avi_picture and bool(stream.has_b_frames)
+    stamps = [packet.dts if counted else packet.pts for packet in packets]
+    if any(stamp is None for stamp in stamps) or (avi_picture and any(packet.dts is None for packet in packets)):
+        found = f"its {stream.type} packets have no presentation times"
+        raise DecodeError(name, "no_timestamps", found, _REENCODE)
+    pts = np.array(stamps, dtype=np.int64)
     kept = np.array(shown, dtype=np.int64)
     kept = kept[np.argsort(pts[kept], kind="stable")]
-    seconds = float((pts[kept[-1]] - pts[kept[0]]) * tick)
-    if seconds > MAX_SECONDS:
-        raise DecodeError(
-            name, "too_long", f"its {stream.type} covers {seconds:.0f} s, over {MAX_SECONDS:.0f} s", _shorten()
-        )
-    shown_at = pts[kept]
-    if container_name == "avi" and stream.type == "video":
-        # AVI stores no presentation times. FFmpeg derives their order, but leaves them late by the reordering
-        # delay: the k-th frame shown belongs to the k-th tick of the file.
-        shown_at = np.sort(np.array([packets[position].dts for position in kept], dtype=np.int64))
+    shown_at = np.array([packets[position].dts for position in kept]) if avi_picture else pts[kept]
     times_s = shown_at * tick.numerator / tick.denominator
-    return Track(stream=stream, packets=packets, pts=pts, kept=kept, tick=tick, times_s=times_s)
+    if times_s[-1] - times_s[0] > MAX_SECONDS:
+        found = f"its {stream.type} covers {times_s[-1] - times_s[0]:.0f} s, over {MAX_SECONDS:.0f} s"
+        raise DecodeError(name, "too_long", found, _shorten())
+    return Track(stream=stream, packets=packets, pts=pts, kept=kept, tick=tick, times_s=times_s, counted=bool(counted))
 
 
 def _picture_stream(container: InputContainer, name: str) -> VideoStream | None:

@@ -22,7 +22,7 @@ from hicmae.media.sound import read_sound
 from hicmae.media.square import display_size, square_frame
 from hicmae.media.window import Window, choose_window
 
-__all__ = ["Decoder", "DecodeError", "DecodedClip", "MediaInfo", "decode_clip", "probe", "read_media_file"]
+__all__ = ["DecodeError", "DecodedClip", "Decoder", "MediaInfo", "decode_clip", "probe", "read_media_file"]
 
 Decoder = Literal["auto", "pyav", "decord"]
 

@@ -32,6 +32,8 @@ def decode_frames_with_decord(
         raise ValueError(
             "decoder='decord' needs the package decord: install hicmae[decord], or set decoder='auto'"
         ) from error
+    if track.counted:
+        raise _other_timeline(name, "an AVI file with reordered frames has no presentation times to go by")
     if len(track.kept) != len(track.packets):
         raise _other_timeline(name, "an edit list hides some of its frames, which decord would show")
     try:

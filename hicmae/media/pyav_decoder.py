@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -29,23 +30,25 @@ def decode_frames(track: Track, frames: npt.NDArray[np.int64], deliver: Deliver,
     Raises:
         DecodeError: ``corrupt_frames`` when the decoder reports damage or delivers too few frames.
     """
-    positions = track.kept[frames]
-    wanted = {int(track.pts[position]): int(number) for position, number in zip(positions, frames, strict=True)}
     context = track.stream.codec_context
     context.thread_count = 1
     context.thread_type = "NONE"
     # Without "explode" FFmpeg paints over damage and says nothing.
     context.options = {"err_detect": "crccheck+explode", "max_pixels": str(MAX_PIXELS)}
-    first = _key_before(track, positions)
+    positions = track.kept[frames]
+    stamps = frames if track.counted else track.pts[positions]
+    wanted = {int(stamp): int(number) for stamp, number in zip(stamps, frames, strict=True)}
+    first = 0 if track.counted else _key_before(track, positions)
+    last = len(track.packets) - 1 if track.counted else int(positions.max())
     try:
-        _decode_range(track, context, first, int(positions.max()), wanted, deliver, skip=True)
+        _decode_range(track, first, last, wanted, deliver, skip=not track.counted)
     except _Damaged as damage:
         if first == 0:
             raise _corrupt(name, damage) from None
         # In an open group of pictures a key frame does not suffice: the frames before it are needed too.
         context.flush_buffers()
         try:
-            _decode_range(track, context, 0, int(positions.max()), wanted, deliver, skip=False)
+            _decode_range(track, 0, last, wanted, deliver, skip=False)
         except _Damaged as again:
             raise _corrupt(name, again) from None
 
@@ -59,30 +62,32 @@ def _key_before(track: Track, positions: npt.NDArray[np.int64]) -> int:
     return 0
 
 
-def _decode_range(
-    track: Track, context: Any, first: int, last: int, wanted: dict[int, int], deliver: Deliver, *, skip: bool
-) -> None:
-    """Decode packets ``first`` to ``last``; frames whose time is not in ``wanted`` are skipped where no other
-    frame needs them."""
+def _decode_range(track: Track, first: int, last: int, wanted: dict[int, int], deliver: Deliver, *, skip: bool) -> None:
+    """Decode packets ``first`` to ``last`` and deliver the frames in ``wanted`` (time stamp, or count, to number).
+
+    With ``skip``, frames that are neither wanted nor needed by others are not decoded.
+    """
+    context: Any = track.stream.codec_context
     reformatter = VideoReformatter()
     missing = dict(wanted)
     skipping: bool | None = None
+    count = itertools.count()
     try:
         for position in range(first, last + 2):
             packet = track.packets[position] if position <= last else None  # None empties the decoder
-            if skip and packet is not None and (unwanted := packet.pts not in wanted) is not skipping:
+            if packet is not None and (unwanted := skip and packet.pts not in wanted) is not skipping:
                 context.skip_frame = "NONREF" if unwanted else "DEFAULT"
                 skipping = unwanted
             for frame in context.decode(packet):
                 if frame.is_corrupt:
                     raise _Damaged("a frame is damaged")
-                number = missing.pop(frame.pts, None)
+                number = missing.pop(next(count) if track.counted else frame.pts, None)
                 if number is not None:
                     deliver(number, _rgb(reformatter, frame), frame.rotation)
+            if not missing:
+                break
     except (av.error.FFmpegError, ValueError) as error:
         raise _Damaged(f"the decoder reports {error}") from None
-    if skip:
-        context.skip_frame = "DEFAULT"
     if missing:
         raise _Damaged(f"{len(wanted) - len(missing)} of {len(wanted)} frames were delivered")
 
@@ -90,7 +95,7 @@ def _decode_range(
 def _rgb(reformatter: VideoReformatter, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
     picture = reformatter.reformat(frame, format="rgb24", threads=1)
     plane = picture.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return rows[: picture.height, : picture.width * 3].reshape(picture.height, picture.width, 3)
 
 

@@ -97,8 +97,11 @@ def _decode(track: Track, from_s: float, to_s: float, name: str) -> list[Any]:
         raise _corrupt(name, f"{len(frames)} of {last - first + 1} packets gave sound")
     if any(frame.pts is None for frame in frames):
         raise DecodeError(name, "no_timestamps", "sound without presentation times", _REMEDY)
-    kept = [f for f in frames if f.pts * track.tick < to_s and f.pts * track.tick + f.samples / f.sample_rate > from_s]
-    return kept
+    return [
+        frame
+        for frame in frames
+        if frame.pts * track.tick < to_s and frame.pts * track.tick + frame.samples / frame.sample_rate > from_s
+    ]
 
 
 def _to_mono(frames: list[Any], rate_hz: int) -> npt.NDArray[np.int16]:

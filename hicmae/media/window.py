@@ -52,9 +52,9 @@ def choose_window(
     last = max(last, 0)
     first = min(first, last)
     wanted = begin + position * max(0.0, finish - begin - spec.window_seconds)
-    start = int(np.clip(_on_screen(times_s, np.array(wanted)), first, last))
+    start = int(np.clip(_on_screen(times_s, np.array(wanted, dtype=np.float64)), first, last))
     start_s = float(times_s[start])
-    instants = start_s + np.arange(spec.num_frames) * spec.frame_interval_s
+    instants = start_s + np.arange(spec.num_frames, dtype=np.float64) * spec.frame_interval_s
     frames = np.clip(_on_screen(times_s, instants), start, last)
     return Window(start_s=start_s, frames=frames, sound_end_s=None if span_s is None else span_s[1])
 
