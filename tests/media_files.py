@@ -8,6 +8,7 @@ instant of any excerpt can be read from it to a fraction of a millisecond.
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -113,9 +114,10 @@ def make_clip(
     """
     rng = np.random.default_rng(0)
     width, height = size
-    buffer = io.BytesIO()
+    # FFmpeg moves the index to the front by reading the file back, which needs a real one.
+    folder = tempfile.TemporaryDirectory()
     options = {"movflags": "faststart"} if faststart else {}
-    output = av.open(buffer, "w", format=container, options=options)
+    output = av.open(f"{folder.name}/clip", "w", format=container, options=options)
     picture_stream: Any = None
     sound_stream: Any = None
     if with_video:
@@ -165,7 +167,8 @@ def make_clip(
     for packet in sorted(packets, key=lambda p: float(p.dts * p.time_base)):
         output.mux(packet)
     output.close()
-    data = buffer.getvalue()
+    data = Path(folder.name, "clip").read_bytes()
+    folder.cleanup()
     if isinstance(path, (str, Path)):
         Path(path).write_bytes(data)
     else:

@@ -184,8 +184,8 @@ def _track(
     if not shown or tick is None:
         return None
     # AVI stores one time per packet, in decoding order; FFmpeg's guess at the presentation times comes late.
-    avi_picture = container_name == "avi" and isinstance(stream, VideoStream)
-    counted = avi_picture and bool(stream.has_b_frames)
+    avi_picture = container_name == "avi" and stream.type == "video"
+    counted = avi_picture and isinstance(stream, VideoStream) and bool(stream.has_b_frames)
     stamps = [packet.dts if counted else packet.pts for packet in packets]
     if any(stamp is None for stamp in stamps) or (avi_picture and any(packet.dts is None for packet in packets)):
         found = f"its {stream.type} packets have no presentation times"
