@@ -1,0 +1,1 @@
+"""Self-supervised pre-training: ``python -m pretrain fit --config configs/pretrain/base.yaml``."""

@@ -57,7 +57,7 @@ class TrainingMonitor(Callback):
         self._restart_clock(trainer)
 
     def _due(self, trainer: Trainer, *, step: int) -> bool:
-        return step == 1 or step % trainer.log_every_n_steps == 0
+        return step == 1 or step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
@@ -96,7 +96,7 @@ class TrainingMonitor(Callback):
             "data_wait_percent": 100 * (loader.wait_seconds - self._waited) / elapsed if loader else 0.0,
             "skipped_clips": float(sum(loader.skipped.values())) if loader else 0.0,
             "clips_seen": float(self.clips_seen),
-            "epoch": trainer.fit_loop.epoch_progress.current.processed
+            "epoch": trainer.current_epoch
             + (trainer.fit_loop.epoch_loop.batch_idx + 1) / max(1, trainer.num_training_batches),
         }
         self.history.append({"step": float(trainer.global_step)} | line)

@@ -115,6 +115,18 @@ def warmup_cosine(step: int, *, peak: float, floor: float, warmup_steps: int, to
     return floor + (peak - floor) / 2 * (1 + math.cos(math.pi * progress))
 
 
+def schedule_epochs(max_epochs: int | None, max_steps: int, steps_per_epoch: int) -> float:
+    """Length of the schedule in epochs: the trainer's epochs; without them, its steps.
+
+    A limit of steps beside a number of epochs only ends the run early: the schedule stays that of the whole run.
+    """
+    if max_epochs is not None and max_epochs > 0:
+        return float(max_epochs)
+    if max_steps > 0:
+        return max_steps / steps_per_epoch
+    raise ValueError("the schedule needs an end; set trainer.max_epochs or trainer.max_steps")
+
+
 def build_optimizer(
     model: nn.Module,
     config: OptimizerConfig,

@@ -12,7 +12,6 @@ import logging
 import signal
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -106,7 +105,9 @@ class StepStatus(Callback):
         if stop:
             path = last_checkpoint(trainer)
             trainer.save_checkpoint(path)
-            logger.warning("stopped by a signal at step %d; saved %s; go on with --ckpt_path last", trainer.global_step, path)
+            logger.warning(
+                "stopped by a signal at step %d; saved %s; go on with --ckpt_path last", trainer.global_step, path
+            )
             raise StopRequestedError
 
     def _read(self, trainer: Trainer, *, keep: int) -> bool:

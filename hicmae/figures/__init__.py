@@ -1,0 +1,1 @@
+"""Pictures that the jobs leave behind."""

@@ -1,0 +1,53 @@
+"""From what workers ship to what models take, for a whole batch on its device.
+
+Shapes: B clips, T frames, S pixels of a frame's side.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hicmae.config import InputSpec
+from hicmae.media.crops import crop_and_normalize
+from hicmae.media.log_mel import LogMel
+
+
+class BatchTransform(nn.Module):
+    """Crop and colour-normalise frames; scale sound and turn it into a log-mel spectrogram.
+
+    Deterministic: crop boxes, flips and gains are drawn in the workers and come with the batch.
+    """
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.log_mel = LogMel(spec)
+
+    @torch.no_grad()
+    def forward(
+        self,
+        video: Tensor,
+        waveform: Tensor,
+        *,
+        crop_box: Tensor | None = None,
+        flip: Tensor | None = None,
+        gain: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Model inputs.
+
+        Args:
+            video: uint8 (B, T, S, S, 3).
+            waveform: int16 (B, samples).
+            crop_box: float32 (B, 4): top, left, height, width, in pixels; ``None`` keeps whole frames.
+            flip: bool (B,): mirror left and right.
+            gain: float32 (B,): factor for the waveform.
+
+        Returns:
+            Video, float32 (B, 3, T, S, S), colour-normalised; log-mel, float32 (B, 1, frames, bins), normalised.
+        """
+        frames = crop_and_normalize(video, crop_box, self.spec, flip=flip)
+        sound = waveform.float() / 32768
+        if gain is not None:
+            sound = sound * gain[:, None]
+        return frames, self.log_mel(sound)

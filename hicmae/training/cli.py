@@ -1,0 +1,129 @@
+"""The command line of both jobs: LightningCLI with our defaults, and errors that fit on one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+from hicmae.training.monitor import TrainingMonitor
+from hicmae.training.run_directory import checkpoint_directory
+from hicmae.training.status import NonFiniteLossError, StepStatus
+from hicmae.user_errors import explains_itself
+
+logger = logging.getLogger(__name__)
+
+
+class JobCLI(LightningCLI):
+    """``fit``, ``validate`` and ``test`` from YAML files and flags.
+
+    Adds to Lightning's trainer: ``--wandb`` (auto, online, offline, off), ``--checkpoint.*`` (how often and how many
+    are kept), the monitor and the status callback; and puts everything a run writes below
+    ``--trainer.default_root_dir``.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--wandb",
+            default="auto",
+            choices=["auto", "online", "offline", "off"],
+            help="Weights & Biases: auto logs online where a key is found and offline otherwise; never asks.",
+        )
+        parser.add_argument("--wandb_project", type=str, default="hicmae", help="Project at Weights & Biases.")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "epoch{epoch:03d}-step{step:08d}",
+                "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.save_last": True,
+                "checkpoint.save_top_k": 1,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        trainer = config.trainer
+        if trainer.default_root_dir is None:
+            raise ValueError("trainer.default_root_dir is not set: say where the run may write, e.g. runs/first")
+        trainer.precision = _usable_precision(str(trainer.precision), str(trainer.accelerator))
+        if trainer.enable_progress_bar is None:
+            trainer.enable_progress_bar = sys.stderr.isatty()  # a bar in a log file is noise
+        config.checkpoint.dirpath = str(checkpoint_directory(trainer.default_root_dir))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        if config.trainer.logger in (None, True) and self.subcommand == "fit":
+            kwargs["logger"] = default_loggers(
+                Path(config.trainer.default_root_dir), wandb=config.wandb, project=config.wandb_project
+            )
+        elif config.trainer.logger is None:
+            kwargs["logger"] = False
+        kwargs.setdefault("use_distributed_sampler", False)  # our loaders share out the clips themselves
+        return super().instantiate_trainer(**kwargs)
+
+
+def standard_callbacks() -> list[Any]:
+    """Callbacks of every job."""
+    return [TrainingMonitor(), StepStatus()]
+
+
+def default_loggers(root: Path, *, wandb: str, project: str) -> list[Logger]:
+    """CSV always; Weights & Biases unless switched off."""
+    loggers: list[Logger] = [CSVLogger(save_dir=root, name="logs", flush_logs_every_n_steps=1)]
+    if wandb != "off":
+        online = wandb == "online" or (wandb == "auto" and _wandb_key_found())
+        os.environ.setdefault("WANDB_SILENT", "true")
+        if not online:
+            os.environ["WANDB_MODE"] = "offline"
+        root.mkdir(parents=True, exist_ok=True)
+        loggers.append(WandbLogger(save_dir=root, project=project, offline=not online))
+    return loggers
+
+
+def _wandb_key_found() -> bool:
+    if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+        return False
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    import wandb
+
+    return bool(wandb.api.api_key)
+
+
+def _usable_precision(precision: str, accelerator: str) -> str:
+    """bfloat16 needs a device that has it; elsewhere float32, with a warning that says what it costs."""
+    if "bf16" not in precision:
+        return precision
+    on_gpu = accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
+    if on_gpu and torch.cuda.is_bf16_supported():
+        return precision
+    where = torch.cuda.get_device_name() if on_gpu else "a processor without a GPU"
+    logger.warning("precision %s on %s: training in 32-true instead (slower, more memory)", precision, where)
+    return "32-true"
+
+
+def run_job(name: str, job: Callable[[], Any]) -> int:
+    """Run a job; what a user can cause ends with one line on stderr. Returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    # Lightning's own notices repeat what our lines say.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    try:
+        job()
+    except NonFiniteLossError as error:
+        sys.stderr.write(f"{name}: error: {error}\n")
+        return 1
+    except Exception as error:
+        if not explains_itself(error):
+            raise
+        sys.stderr.write(f"{name}: error: {error}\n")
+        return 2
+    return 0

@@ -1,0 +1,68 @@
+"""What a pre-training run leaves behind: a last checkpoint, an exported backbone, pictures."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from hicmae.checkpoint import save_export
+from hicmae.data.batch import ClipBatch
+from hicmae.figures.curves import draw_curves
+from hicmae.figures.reconstruction import draw_reconstruction
+from hicmae.reconstruction import reconstruct
+from hicmae.training.monitor import TrainingMonitor
+from hicmae.training.provenance import run_provenance
+from hicmae.training.run_directory import last_checkpoint, run_directory
+from pretrain.module import PretrainModule
+
+logger = logging.getLogger(__name__)
+
+_CLIPS_DRAWN = 2
+
+
+class FinishPretraining(Callback):
+    """At the end of training: ``checkpoints/last.ckpt``, ``export/`` and ``figures/`` in the run directory."""
+
+    def __init__(self) -> None:
+        self._batch: ClipBatch | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        self._batch = batch
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, PretrainModule)
+        trainer.save_checkpoint(last_checkpoint(trainer))
+        if not trainer.is_global_zero:
+            return
+        root = run_directory(trainer)
+        source = trainer.datamodule.source  # type: ignore[attr-defined]
+        provenance = run_provenance(trainer, job="pretrain", data={"name": source.name, "index": source.fingerprint})
+        export = save_export(root / "export", pl_module.model.backbone, spec=pl_module.spec, provenance=provenance)
+        logger.info("exported the backbone to %s", export)
+        self._draw(trainer, pl_module)
+        for monitor in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(monitor, TrainingMonitor):
+                draw_curves(
+                    monitor.history, root / "figures" / "learning_curves.png", title=f"pre-training, {root.name}"
+                )
+
+    def _draw(self, trainer: Trainer, module: PretrainModule) -> None:
+        if self._batch is None:  # resumed a finished run
+            return
+        figures = run_directory(trainer) / "figures"
+        batch = self._batch.first(_CLIPS_DRAWN)
+        module.model.eval()
+        with torch.no_grad():
+            video, log_mel = module.inputs(batch)
+            assert batch.video_visible is not None
+            assert batch.audio_visible is not None
+            shown = reconstruct(module.model, video, log_mel, batch.video_visible, batch.audio_visible)
+        for clip, clip_id in enumerate(batch.clip_ids):
+            title = f"{clip_id}, after {trainer.global_step} steps"
+            draw_reconstruction(shown, figures / f"reconstruction_{clip}.png", clip=clip, title=title)
+        logger.info("drew %s", figures / "reconstruction_0.png")

@@ -1,0 +1,127 @@
+"""The pre-training job's data side: shards in, batches out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+
+from hicmae.config import InputSpec, ModelConfig
+from hicmae.data.augment import PretrainingDraws
+from hicmae.data.batch import ClipBatch
+from hicmae.data.evaluation import EvaluationLoader
+from hicmae.data.order import batches_per_rank, clip_generator
+from hicmae.data.pipeline import stack_optional
+from hicmae.data.source import ClipSource, ShardSource
+from hicmae.data.stream import TrainStream
+from hicmae.media.decode import Decoder
+
+
+class PretrainData(pl.LightningDataModule):
+    """Streams unlabelled clips from WebDataset shards.
+
+    Args:
+        config: the model's architecture (linked to the model by the command line).
+        shards: folders made by ``hicmae shards write``; several are taken together.
+        val_shards: folders of held-out clips whose losses ``validate`` reports; empty: none.
+        batch_size: clips per device and step.
+        num_workers: decoding processes per device; 0 decodes in the training process.
+        seed: decides order, windows, crops, gains and masks.
+        shuffle_shards: shards whose clips are mixed with one another.
+        video_mask_ratio: share of video patches masked, the same in all frames.
+        audio_mask_ratio: share of spectrogram patches masked.
+        decoder: auto, pyav or decord.
+        max_skip_fraction: share of clips that may be undecodable before the job stops.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        shards: list[Path],
+        val_shards: list[Path] | None = None,
+        batch_size: int = 40,
+        num_workers: int = 8,
+        seed: int = 0,
+        shuffle_shards: int = 8,
+        video_mask_ratio: float = 0.9,
+        audio_mask_ratio: float = 0.8,
+        decoder: Decoder = "auto",
+        max_skip_fraction: float = 0.05,
+    ) -> None:
+        super().__init__()
+        if not shards:
+            raise ValueError("data.shards is empty; name at least one folder made by 'hicmae shards write'")
+        self.spec = InputSpec.for_model(config)
+        self.draws = PretrainingDraws(
+            model=config, video_mask_ratio=video_mask_ratio, audio_mask_ratio=audio_mask_ratio
+        )
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.shuffle_shards = shuffle_shards
+        self.decoder: Decoder = decoder
+        self.max_skip_fraction = max_skip_fraction
+        # Opened at once: a wrong folder is an error before any model is built.
+        self.source: ClipSource = ShardSource(list(shards))
+        self.val_source: ClipSource | None = ShardSource(list(val_shards)) if val_shards else None
+        self.train_loader: TrainStream | None = None
+
+    @property
+    def _world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches per rank and epoch."""
+        return batches_per_rank(len(self.source), world_size=self._world[1], batch_size=self.batch_size)
+
+    def train_dataloader(self) -> TrainStream:
+        """The training stream; it resumes to the batch."""
+        rank, world_size = self._world
+        self.train_loader = TrainStream(
+            self.source,
+            draws=self.draws,
+            seed=self.seed,
+            shuffle_shards=self.shuffle_shards,
+            spec=self.spec,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            rank=rank,
+            world_size=world_size,
+            decoder=self.decoder,
+            require_video=False,
+            pin_memory=torch.cuda.is_available(),
+            max_skip_fraction=self.max_skip_fraction,
+        )
+        return self.train_loader
+
+    def val_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
+        """Held-out clips, each once; nothing to validate on without ``val_shards``."""
+        if self.val_source is None:
+            return []
+        rank, world_size = self._world
+        return EvaluationLoader(
+            self.val_source,
+            segments=1,
+            spec=self.spec,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            rank=rank,
+            world_size=world_size,
+            decoder=self.decoder,
+            pin_memory=torch.cuda.is_available(),
+            max_skip_fraction=self.max_skip_fraction,
+        )
+
+    def on_before_batch_transfer(self, batch: ClipBatch, dataloader_idx: int) -> ClipBatch:
+        """Held-out clips come unmasked: give each the masks that belong to its name, the same every time."""
+        if batch.video_visible is not None:
+            return batch
+        draws = [self.draws(clip_generator(self.seed, 0, clip_id)) for clip_id in batch.clip_ids]
+        return replace(
+            batch,
+            video_visible=stack_optional([draw.video_visible for draw in draws]),
+            audio_visible=stack_optional([draw.audio_visible for draw in draws]),
+        )
