@@ -70,6 +70,10 @@ class ClipBatch:
         """A copy with all tensors in page-locked memory, from which copies to the device can overlap with work."""
         return self._map(lambda tensor: tensor.pin_memory())
 
+    def first(self, count: int) -> Self:
+        """The first ``count`` clips."""
+        return replace(self._map(lambda tensor: tensor[:count]), clip_ids=self.clip_ids[:count])
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
         changed: dict[str, Any] = {
             field.name: function(value)

@@ -69,6 +69,10 @@ class LabelSpec:
             targets[column] = number
         return targets
 
+    def filler(self) -> dict[str, int | float]:
+        """Valid targets for rows that stand for no clip."""
+        return dict.fromkeys(self.classes, 0) | {name: low for name, (low, _) in self.dimensions.items()}
+
     def check(self, source: Any) -> None:
         """Encode the labels of every clip of a ``ClipSource``; one ``ValueError`` names what is wrong (first 20)."""
         problems = []

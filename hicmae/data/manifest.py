@@ -22,6 +22,7 @@ NUMBER_LABELS = ("valence", "arousal", "dominance")
 TEXT_LABELS = ("emotion",)
 LABEL_PREFIX = "label:"
 
+END_OF_FILE_S = 1e9  # later than the end of any file
 MAX_ID_LENGTH = 90  # a tar header holds 100 characters of name, of which the extension needs some
 _SAFE_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID_LENGTH}}}", re.ASCII)
 _SHOWN_PROBLEMS = 50
@@ -65,10 +66,10 @@ class Clip:
 
     @property
     def span_s(self) -> tuple[float, float] | None:
-        """(start, end) in seconds of the file, ``inf`` for its end; None when the clip is the whole file."""
+        """(start, end) in seconds of the file, ``END_OF_FILE_S`` when open; None when the clip is the whole file."""
         if self.start_s is None and self.end_s is None:
             return None
-        return self.start_s or 0.0, math.inf if self.end_s is None else self.end_s
+        return self.start_s or 0.0, END_OF_FILE_S if self.end_s is None else self.end_s
 
 
 @dataclass(frozen=True, kw_only=True)

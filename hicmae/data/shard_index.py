@@ -10,7 +10,6 @@ import csv
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import tarfile
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from hicmae.data.manifest import NUMBER_LABELS, id_problem
+from hicmae.data.manifest import END_OF_FILE_S, NUMBER_LABELS, id_problem
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +27,8 @@ INDEX_NAME = "index.json"
 REJECTS_NAME = "rejects.csv"
 FORMATS = ("original",)  # how media are stored: the bytes of the original files
 
-VIDEO_EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "mpg", "mpeg")
-AUDIO_EXTENSIONS = ("wav", "flac", "m4a", "mp3", "aac", "ogg", "opus")
+VIDEO_EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv")
+AUDIO_EXTENSIONS = ("wav", "flac", "m4a", "mp3", "ogg", "oga", "opus")
 # members that loaders elsewhere would unpickle, that is: execute
 PICKLED_EXTENSIONS = ("pyd", "pickle", "pkl", "pth", "pt", "npy", "npz", "ten", "joblib")
 MAX_MEMBER_BYTES = 2**31
@@ -55,10 +54,10 @@ class PackedClip:
 
     @property
     def span_s(self) -> tuple[float, float] | None:
-        """(start, end) in seconds of the file, ``inf`` for its end; None when the clip is the whole file."""
+        """(start, end) in seconds of the file, ``END_OF_FILE_S`` when open; None when the clip is the whole file."""
         if self.start_s is None and self.end_s is None:
             return None
-        return self.start_s or 0.0, math.inf if self.end_s is None else self.end_s
+        return self.start_s or 0.0, END_OF_FILE_S if self.end_s is None else self.end_s
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is unknown or empty is left out."""

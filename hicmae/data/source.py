@@ -59,7 +59,7 @@ class EncodedClip:
     audio: bytes | None
     """A separate sound file."""
     span_s: tuple[float, float] | None
-    """(start, end) of the clip within the file, in seconds (``inf``: to the end); None for the whole file."""
+    """(start, end) of the clip within the file, in seconds (``END_OF_FILE_S``: to the end); None for the whole file."""
     subject: str
     labels: Mapping[str, str | float]
 

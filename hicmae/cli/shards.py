@@ -1,0 +1,218 @@
+"""``hicmae shards``: pack clips into WebDataset shards; inspect, verify or index them."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from hicmae.data.shard_index import Reject
+
+_SHOWN = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``hicmae shards``."""
+    commands = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def command(name: str, summary: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+
+    write = command("write", "pack a manifest's clips; killed, it goes on where it was when started again")
+    write.add_argument("manifest", type=Path, help="CSV or Parquet, one row a clip")
+    write.add_argument("out", type=Path, help="folder for the shards")
+    write.add_argument("--split", default=argparse.SUPPRESS, help="pack this split alone (default: all clips)")
+    write.add_argument("--shard-mb", type=float, default=256.0, metavar="MB", help="size of a shard, in megabytes")
+    write.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    write.add_argument("--part", type=_part, default=(1, 1), metavar="i/n",
+                       help="write the i-th of n parts, for arrays of jobs (default: 1/1)")  # fmt: skip
+    write.add_argument("--seed", type=int, default=0, help="of the permutation of the clips")
+
+    info = command("info", "counts, durations, labels and rejected clips of a shard folder")
+    info.add_argument("folder", type=Path)
+
+    verify = command("verify", "check tars against index and hashes, and decode a sample of clips")
+    verify.add_argument("folder", type=Path)
+    verify.add_argument("--decode", type=int, default=16, metavar="N", help="clips to decode, drawn at random")
+
+    index = command("index", "write an index.json for WebDataset tars from elsewhere")
+    index.add_argument("folder", type=Path)
+
+
+def _part(text: str) -> tuple[int, int]:
+    try:
+        number, total = (int(piece) for piece in text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form i/n, for instance 1/4") from None
+    if not 1 <= number <= total:
+        raise argparse.ArgumentTypeError(f"{text!r} does not lie within 1/{max(1, total)} and {total}/{total}")
+    return number, total
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the action; 0 when all is well."""
+    from rich.console import Console
+
+    console = Console()
+    actions = {"write": _write, "info": _info, "verify": _verify, "index": _index}
+    try:
+        return actions[args.action](args, console)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ValueError(
+                f"no space left while writing ({error}); free some and run the same command again: finished shards stay"
+            ) from error
+        raise
+
+
+def _progress(console: Console) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
+    )  # fmt: skip
+
+
+def _write(args: argparse.Namespace, console: Console) -> int:
+    import time
+
+    from hicmae.data.manifest import read_manifest, select
+    from hicmae.data.shard_writer import write_shards
+
+    manifest = read_manifest(args.manifest)
+    if "split" in args:
+        manifest = select(manifest, args.split)
+    with _progress(console) as progress:
+        bar = progress.add_task("packing", total=None, speed="")
+        started = time.monotonic()
+        first: list[int] = []
+
+        def show(done: int, total: int) -> None:
+            first.append(done) if not first else None
+            speed = (done - first[0]) / max(1e-9, time.monotonic() - started)
+            progress.update(bar, completed=done, total=total, speed=f"{speed:.1f} clips/s")
+
+        report = write_shards(
+            manifest, args.out, shard_mb=args.shard_mb, workers=args.workers, seed=args.seed, part=args.part,
+            on_progress=show,
+        )  # fmt: skip
+    if report.already_done:
+        console.print(f"{report.already_done} shards were finished before")
+    console.print(f"{report.packed} clips packed, {len(report.rejected)} rejected, in {args.out}", highlight=False)
+    _show_rejects(report.rejected, console)
+    if report.index is None:
+        console.print(f"{report.missing_shards} shards of other parts are missing; the last part writes index.json")
+    else:
+        totals = report.index.totals()
+        console.print(
+            f"index.json: {totals['samples']} clips in {totals['shards']} shards, {totals['bytes'] / 1e6:.1f} MB, "
+            f"{totals['seconds'] / 3600:.2f} hours, {totals['rejected']} rejected"
+            + (" (rejects.csv)" if totals["rejected"] else ""),
+            highlight=False,
+        )
+    if report.rejected and not report.packed:
+        console.print("every clip was rejected", style="red")
+        return 1
+    return 0
+
+
+def _show_rejects(rejected: tuple[Reject, ...], console: Console) -> None:
+    for reason, count in Counter(reject.reason for reject in rejected).most_common():
+        console.print(f"  {reason}: {count}", highlight=False)
+    for reject in rejected[:_SHOWN]:
+        console.print(f"  {reject.clip_id}: {reject.detail}", highlight=False, markup=False)
+    if len(rejected) > _SHOWN:
+        console.print(f"  ... and {len(rejected) - _SHOWN} more, in rejects.csv", highlight=False)
+
+
+def _info(args: argparse.Namespace, console: Console) -> int:
+    from rich.table import Table
+
+    from hicmae.data.shard_index import ShardIndex
+
+    index, folder = ShardIndex.read(args.folder)
+    totals = index.totals()
+    clips = [clip for shard in index.shards for clip in shard.clips]
+    table = Table(show_header=False, title=str(folder))
+    table.add_row(
+        "clips", f"{totals['samples']} ({totals['with_video']} with picture, {totals['with_audio']} with sound)"
+    )
+    table.add_row("shards", f"{totals['shards']}, {totals['bytes'] / 1e6:.1f} MB")
+    lengths = sorted(clip.duration_s for clip in clips if clip.duration_s is not None)
+    if lengths:
+        middle = lengths[len(lengths) // 2]
+        table.add_row(
+            "durations",
+            f"{totals['seconds'] / 3600:.2f} hours; clips of {lengths[0]:.2f} to {lengths[-1]:.2f} s, "
+            f"median {middle:.2f} s",
+        )
+    table.add_row("subjects", str(len({clip.subject for clip in clips if clip.subject})))
+    table.add_row("splits", _counts([clip.split or "(none)" for clip in clips]))
+    for name in sorted({name for clip in clips for name in clip.labels}):
+        values = [clip.labels[name] for clip in clips if name in clip.labels]
+        numbers = [value for value in values if isinstance(value, float)]
+        text = (
+            f"{min(numbers):g} to {max(numbers):g} ({len(numbers)} clips)"
+            if numbers
+            else _counts(list(map(str, values)))
+        )
+        table.add_row(name, text)
+    table.add_row("rejected", f"{totals['rejected']}  {_counts([reject.reason for reject in index.rejected])}")
+    table.add_row("stored as", index.format)
+    table.add_row("made by", ", ".join(f"{name}={value}" for name, value in index.made_by.items()))
+    console.print(table)
+    return 0
+
+
+def _counts(values: list[str]) -> str:
+    counts = Counter(values).most_common()
+    more = f", and {len(counts) - 20} more" if len(counts) > 20 else ""
+    return ", ".join(f"{value} {count}" for value, count in counts[:20]) + more
+
+
+def _verify(args: argparse.Namespace, console: Console) -> int:
+    from hicmae.data.shard_index import ShardIndex
+    from hicmae.data.shard_verify import verify_shards
+
+    with _progress(console) as progress:
+        bar = progress.add_task("verifying", total=len(ShardIndex.read(args.folder)[0].shards), speed="")
+        report = verify_shards(args.folder, decode=args.decode, on_shard=lambda _: progress.advance(bar))
+    for problem in report.problems:
+        console.print(problem, style="red", highlight=False, markup=False)
+    console.print(
+        f"{report.shards} shards, {report.clips} clips, {report.decoded} decoded: {len(report.problems)} problems",
+        highlight=False,
+    )
+    return 1 if report.problems else 0
+
+
+def _index(args: argparse.Namespace, console: Console) -> int:
+    from hicmae.data.shard_index import index_foreign
+
+    with _progress(console) as progress:
+        bar = progress.add_task("indexing", total=len(list(args.folder.glob("*.tar"))), speed="")
+        index = index_foreign(args.folder, on_shard=lambda _: progress.advance(bar))
+    totals = index.totals()
+    console.print(
+        f"index.json: {totals['samples']} clips in {totals['shards']} shards, {totals['rejected']} left out",
+        highlight=False,
+    )
+    _show_rejects(index.rejected, console)
+    return 0 if totals["samples"] else 1

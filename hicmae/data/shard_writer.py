@@ -1,0 +1,419 @@
+"""From a manifest to shards: which clip goes where is a pure function, so any process can write any part of it.
+
+A folder being written holds ``plan.json`` (what it will be), finished tars, and ``parts/`` with one small file for
+each finished shard. The process that finds all parts there merges them into ``index.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+# WebDataset reads this once, at import: no shell pipes, no unpickling
+os.environ.setdefault("WDS_SECURE", "1")
+
+import webdataset as wds
+
+from hicmae import __version__
+from hicmae.data.manifest import Clip, Manifest
+from hicmae.data.order import generator
+from hicmae.data.processes import worker_context
+from hicmae.data.shard_index import (
+    AUDIO_EXTENSIONS,
+    INDEX_NAME,
+    MAX_MEMBER_BYTES,
+    VIDEO_EXTENSIONS,
+    PackedClip,
+    Reject,
+    Shard,
+    ShardIndex,
+    scan_tar,
+    split_member_name,
+    write_json,
+)
+from hicmae.media.clip import DecodeError, MediaInfo
+from hicmae.media.decode import probe
+
+logger = logging.getLogger(__name__)
+
+PLAN_NAME = "plan.json"
+PARTS_NAME = "parts"
+FORMAT = "original"
+_TAR_OVERHEAD = 3 * 1024  # header and padding of the members of a clip, in bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """Which clips go into which shard."""
+
+    shards: tuple[tuple[Clip, ...], ...]
+    options: dict[str, Any]
+    """What the plan follows from, besides the manifest."""
+    digest: str
+    """Changes with the clips, their sizes and the options."""
+
+    @property
+    def clips(self) -> int:
+        """Clips over all shards."""
+        return sum(len(clips) for clips in self.shards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteReport:
+    """What ``write_shards`` did."""
+
+    index: ShardIndex | None
+    """The merged index; None while other parts are still missing."""
+    packed: int
+    """Clips in the shards of this part."""
+    rejected: tuple[Reject, ...]
+    """Clips of this part that were not packed."""
+    already_done: int
+    """Shards of this part that an earlier run had finished."""
+    missing_shards: int
+    """Shards that other parts have yet to write."""
+
+
+def plan_shards(manifest: Manifest, *, shard_bytes: int, seed: int) -> ShardPlan:
+    """Permute the clips globally and cut the sequence into shards of about ``shard_bytes``.
+
+    The permutation keeps the clips of a speaker apart, which in-batch negatives need.
+    """
+    order = generator("pack", seed).permutation(len(manifest.clips))
+    digest = hashlib.blake2b(digest_size=16)
+    options = {"format": FORMAT, "shard_bytes": shard_bytes, "seed": seed}
+    digest.update(json.dumps(options, sort_keys=True).encode())
+    shards: list[list[Clip]] = []
+    room = 0
+    for number in order:
+        clip = manifest.clips[number]
+        sizes = [path.stat().st_size if path else 0 for path in (clip.video, clip.audio)]
+        need = sum(sizes) + _TAR_OVERHEAD
+        if not shards or need > room:
+            shards.append([])
+            room = shard_bytes
+        room -= need
+        shards[-1].append(clip)
+        row = [clip.clip_id, sizes, clip.start_s, clip.end_s, clip.subject, clip.split, clip.labels, len(shards)]
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return ShardPlan(shards=tuple(map(tuple, shards)), options=options, digest=digest.hexdigest())
+
+
+def write_shards(
+    manifest: Manifest,
+    folder: str | os.PathLike[str],
+    *,
+    shard_mb: float = 256,
+    workers: int = 1,
+    seed: int = 0,
+    part: tuple[int, int] = (1, 1),
+    on_progress: Callable[[int, int], None] | None = None,
+) -> WriteReport:
+    """Pack a manifest's clips into WebDataset tars with an index. May be killed and started again at any time.
+
+    Args:
+        manifest: the clips; ``manifest.select`` takes one split.
+        folder: where the tars go; made when missing.
+        shard_mb: size of a shard, in megabytes (10**6 bytes).
+        workers: processes.
+        seed: of the permutation.
+        part: (i, n) writes the i-th of n parts, 1-based, for arrays of jobs; the last to finish merges the index.
+        on_progress: called with (clips done, clips of this part).
+
+    Raises:
+        ValueError: the folder holds shards of other clips or options, or an option is out of range.
+        OSError: the disk is full or gone; nothing half-written keeps a shard's name.
+    """
+    if shard_mb <= 0 or workers < 1 or not 1 <= part[0] <= part[1]:
+        raise ValueError(
+            f"shard_mb={shard_mb:g} must be positive, workers={workers} at least 1, and part={part[0]}/{part[1]} "
+            "within 1/n to n/n"
+        )
+    folder = Path(folder)
+    plan = plan_shards(manifest, shard_bytes=round(shard_mb * 1e6), seed=seed)
+    _claim(folder, plan, manifest)
+    own = range(part[0] - 1, len(plan.shards), part[1])
+    to_do = [number for number in own if _finished(folder, plan, number) is None]
+    total = sum(len(plan.shards[number]) for number in own)
+    done_before = total - sum(len(plan.shards[number]) for number in to_do)
+
+    def progress(clips: int) -> None:
+        if on_progress:
+            on_progress(done_before + clips, total)
+
+    progress(0)
+    tasks = [_Task(folder=folder, number=number, clips=plan.shards[number], digest=plan.digest) for number in to_do]
+    if workers == 1 or len(tasks) <= 1:
+        _write_here(tasks, progress)
+    else:
+        _write_in_processes(tasks, min(workers, len(tasks)), progress)
+
+    index, missing = _merge(folder, plan, manifest)
+    results = [result for number in own if (result := _finished(folder, plan, number)) is not None]
+    return WriteReport(
+        index=index,
+        packed=sum(len(result["shard"]["samples"]) for result in results if result["shard"]),
+        rejected=tuple(Reject.from_dict(reject) for result in results for reject in result["rejected"]),
+        already_done=len(own) - len(to_do),
+        missing_shards=missing,
+    )
+
+
+def _claim(folder: Path, plan: ShardPlan, manifest: Manifest) -> None:
+    """Say what the folder is for, or refuse one that is for something else."""
+    file = folder / PLAN_NAME
+    values = {
+        "plan": plan.digest,
+        "manifest": manifest.path.name,
+        "clips": plan.clips,
+        "shards": len(plan.shards),
+        **plan.options,
+    }
+    if file.exists():
+        try:
+            there = json.loads(file.read_text(encoding="utf-8"))
+            differing = {name: there.get(name) for name in values if there.get(name) != values[name]}
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{file}: damaged ({error}); remove {folder} and write again") from error
+        if differing:
+            what = ", ".join(f"{name}: {old!r} there, {values[name]!r} now" for name, old in differing.items())
+            raise ValueError(
+                f"{folder} holds shards of another manifest or of other options ({what}); write to another folder, or "
+                "remove this one"
+            )
+        return
+    if folder.exists() and (found := sorted(folder.glob("*.tar")) + sorted(folder.glob(INDEX_NAME))):
+        raise ValueError(f"{folder} holds {found[0].name}, which this command did not write; choose another folder")
+    (folder / PARTS_NAME).mkdir(parents=True, exist_ok=True)
+    write_json(file, values)
+
+
+def _finished(folder: Path, plan: ShardPlan, number: int) -> dict[str, Any] | None:
+    """The part file of a shard that is whole, or None."""
+    file = _part_file(folder, number)
+    try:
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    shard = values["shard"]
+    if values["plan"] != plan.digest:
+        return None
+    if shard is not None:
+        tar = folder / shard["name"]
+        if not tar.is_file() or tar.stat().st_size != shard["bytes"]:
+            return None
+    return values
+
+
+def _merge(folder: Path, plan: ShardPlan, manifest: Manifest) -> tuple[ShardIndex | None, int]:
+    """Write the index when all shards are there; also the number of those that are not."""
+    results = [_finished(folder, plan, number) for number in range(len(plan.shards))]
+    whole = [result for result in results if result is not None]
+    if len(whole) < len(results):
+        return None, len(results) - len(whole)
+    index = ShardIndex(
+        shards=tuple(Shard.from_dict(result["shard"]) for result in whole if result["shard"]),
+        rejected=tuple(Reject.from_dict(reject) for result in whole for reject in result["rejected"]),
+        format=FORMAT,
+        made_by={
+            "hicmae": __version__,
+            "command": "shards write",
+            "manifest": manifest.path.name,
+            "plan": plan.digest,
+            **plan.options,
+        },
+    )
+    index.write(folder)
+    return index, 0
+
+
+def _part_file(folder: Path, number: int) -> Path:
+    return folder / PARTS_NAME / f"shard-{number:06d}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """One shard to write."""
+
+    folder: Path
+    number: int
+    clips: tuple[Clip, ...]
+    digest: str
+
+
+def _write_here(tasks: Sequence[_Task], progress: Callable[[int], None]) -> None:
+    clips = 0
+    for task in tasks:
+        for _ in _write_shard(task):
+            clips += 1
+            progress(clips)
+
+
+def _write_in_processes(tasks: Sequence[_Task], workers: int, progress: Callable[[int], None]) -> None:
+    context = worker_context()
+    counter = context.Value("q", 0)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_share, initargs=(counter,)) as pool:
+        running: set[Future[None]] = {pool.submit(_write_shard_counting, task) for task in tasks}
+        try:
+            while running:
+                finished, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                progress(counter.value)
+                for future in finished:
+                    future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_clips_done: Any = None  # shared by the processes of a pool, set when each starts
+
+
+def _share(counter: Any) -> None:
+    global _clips_done
+    _clips_done = counter
+
+
+def _write_shard_counting(task: _Task) -> None:
+    for _ in _write_shard(task):
+        with _clips_done.get_lock():
+            _clips_done.value += 1
+
+
+def _write_shard(task: _Task) -> Iterator[None]:
+    """Probe, pack and hash one shard; yields after each clip. Its part file is written last."""
+    name = f"shard-{task.number:06d}.tar"
+    infos: dict[str, PackedClip] = {}
+    rejected: list[Reject] = []
+    with _temporary_beside(task.folder / name) as temporary:
+        with temporary.open("wb") as file:
+            hashing = _HashingFile(file)
+            # mtime 0: the same clips give the same bytes
+            with wds.TarWriter(hashing, encoder=False, mtime=0, user="hicmae", group="hicmae") as tar:
+                for clip in task.clips:
+                    packed = _pack(clip)
+                    if isinstance(packed, Reject):
+                        rejected.append(packed)
+                    else:
+                        infos[clip.clip_id], members = packed
+                        tar.write({"__key__": clip.clip_id, **members})
+                    yield
+            file.flush()
+            os.fsync(file.fileno())
+        if infos:
+            shard = Shard(
+                name=name,
+                bytes=temporary.stat().st_size,
+                sha256=hashing.sha256.hexdigest(),
+                clips=_place(temporary, infos),
+            )
+            temporary.replace(task.folder / name)
+    write_json(
+        _part_file(task.folder, task.number),
+        {
+            "plan": task.digest,
+            "shard": shard.to_dict() if infos else None,
+            "rejected": [reject.to_dict() for reject in rejected],
+        },
+    )
+
+
+def _place(tar: Path, infos: dict[str, PackedClip]) -> tuple[PackedClip, ...]:
+    """Fill in where the members lie, read back from the tar itself."""
+    members, problem = scan_tar(tar)
+    if problem:
+        raise OSError(f"{tar}: {problem}, straight after writing; check the disk")
+    for member in members:
+        key, extension = split_member_name(member.name) or ("", "")
+        infos[key].members[extension] = (member.offset, member.size)
+    return tuple(infos.values())
+
+
+def _pack(clip: Clip) -> tuple[PackedClip, dict[str, bytes]] | Reject:
+    """Members of a clip and what the index says of it, or why it is not packed."""
+    members: dict[str, bytes] = {}
+    infos: dict[str, MediaInfo] = {}
+    try:
+        for role, path, known in (("video", clip.video, VIDEO_EXTENSIONS), ("audio", clip.audio, AUDIO_EXTENSIONS)):
+            if path is None:
+                continue
+            extension = path.suffix.lower().removeprefix(".")
+            if extension not in known:
+                found = f"{path.name}: a file in column {role} ends in {', '.join('.' + name for name in known)}"
+                return Reject(clip_id=clip.clip_id, reason="unknown_extension", detail=found)
+            data = path.read_bytes()
+            if len(data) > MAX_MEMBER_BYTES:
+                found = f"{path.name} has {len(data)} bytes, over {MAX_MEMBER_BYTES}; cut it into clips"
+                return Reject(clip_id=clip.clip_id, reason="too_large", detail=found)
+            infos[role] = probe(data, name=str(path))
+            members[extension] = data
+    except DecodeError as error:
+        return Reject(clip_id=clip.clip_id, reason=error.reason, detail=str(error))
+    except FileNotFoundError as error:
+        return Reject(clip_id=clip.clip_id, reason="missing_file", detail=str(error))
+    except Exception as error:
+        error.add_note(f"while packing clip {clip.clip_id!r} ({clip.video or clip.audio})")
+        raise
+    problem = _unfit(clip, infos)
+    if problem is not None:
+        return problem
+    main = infos.get("video") or infos["audio"]
+    span = clip.span_s or (0.0, main.duration_s)
+    packed = PackedClip(
+        clip_id=clip.clip_id,
+        members={},
+        subject=clip.subject,
+        split=clip.split,
+        labels=clip.labels,
+        start_s=clip.start_s,
+        end_s=clip.end_s,
+        duration_s=round(min(span[1], main.duration_s) - span[0], 3),
+        has_video="video" in infos,
+        has_audio=infos["audio"].has_audio if "audio" in infos else main.has_audio,
+    )
+    description = {name: value for name, value in packed.to_dict().items() if name != "members"}
+    members["json"] = json.dumps(description, sort_keys=True).encode("utf-8")
+    return packed, members
+
+
+def _unfit(clip: Clip, infos: dict[str, MediaInfo]) -> Reject | None:
+    """Media that decode but are not what the manifest says they are."""
+    if "video" in infos and not infos["video"].has_video:
+        detail = f"{clip.video} has no video stream; name it in column audio when only its sound is meant"
+        return Reject(clip_id=clip.clip_id, reason="no_video_stream", detail=detail)
+    if "audio" in infos and not infos["audio"].has_audio:
+        return Reject(clip_id=clip.clip_id, reason="no_audio_stream", detail=f"{clip.audio} holds no sound")
+    duration = (infos.get("video") or infos["audio"]).duration_s
+    if clip.start_s is not None and clip.start_s >= duration:
+        detail = f"start_s {clip.start_s:g} is not before the end of the file at {duration:.3f} s"
+        return Reject(clip_id=clip.clip_id, reason="span_outside", detail=detail)
+    return None
+
+
+class _HashingFile:
+    """A file that keeps the SHA-256 of what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        return self._file.write(data)
+
+
+@contextmanager
+def _temporary_beside(path: Path) -> Iterator[Path]:
+    """A name for a file in the making; whatever still has it at the end is removed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
