@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -217,7 +218,12 @@ def read_backbone(path: str | Path, config: ModelConfig | None = None) -> Backbo
             config=export.config, spec=export.spec, state=_part(load_file(path / "model.safetensors"), "backbone.")
         )
     elif path.suffix == ".ckpt":
-        weights = _read_training_checkpoint(path)
+        about, state = _read_training_checkpoint(path)
+        weights = BackboneWeights(
+            config=ModelConfig.from_dict(about["model"]),
+            spec=InputSpec.from_dict(about["input"]),
+            state=_part(state, "model.backbone."),
+        )
     else:
         weights = _read_reference(path, config)
     if config is not None:
@@ -233,29 +239,55 @@ def check_same_architecture(found: ModelConfig, expected: ModelConfig, path: str
         raise ValueError(f"{path} is of another architecture: {listed}; use its own settings or another checkpoint")
 
 
-def _read_training_checkpoint(path: Path) -> BackboneWeights:
+def read_recognizer(path: str | Path, config: ModelConfig | None = None) -> EmotionRecognizer | None:
+    """The fine-tuned model at ``path``, head included; ``None`` where there is a backbone without a head.
+
+    Args:
+        path, config: as for ``read_backbone``.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return load_recognizer(path)[0] if read_export(path).targets is not None else None
+    if path.suffix == ".ckpt":
+        about, state = _read_training_checkpoint(path)
+        if "targets" not in about:
+            return None
+        model = EmotionRecognizer(
+            Backbone(ModelConfig.from_dict(about["model"])),
+            Targets(**about["targets"]),
+            modalities=tuple(about["modalities"]),
+        )
+        model.load_state_dict(_part(state, "model."))
+        return model.eval()
+    reference, state = _reference_state(path)
+    return reference.load_recognizer(path, config).eval() if "head.weight" in state else None
+
+
+def _read_training_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a ``.ckpt`` says of itself, and its weights."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        about, state = checkpoint["hicmae"], checkpoint["state_dict"]
+        return checkpoint["hicmae"], checkpoint["state_dict"]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no checkpoint at {path}") from None
     except Exception as error:  # torch names a dozen kinds of damage by as many exceptions
         raise ValueError(f"{path} is no HiCMAE training checkpoint, or is damaged ({error})") from error
-    return BackboneWeights(
-        config=ModelConfig.from_dict(about["model"]),
-        spec=InputSpec.from_dict(about["input"]),
-        state=_part(state, "model.backbone."),
-    )
 
 
-def _read_reference(path: Path, config: ModelConfig | None) -> BackboneWeights:
+def _reference_state(path: Path) -> tuple[ModuleType, dict[str, Tensor]]:
+    """The module that knows the authors' names (it needs this one's models), and the weights under those names."""
     from hicmae import reference
 
     try:
-        state = reference.read_state(path)
+        return reference, reference.read_state(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file, or is damaged ({error})") from error
+
+
+def _read_reference(path: Path, config: ModelConfig | None) -> BackboneWeights:
+    reference, state = _reference_state(path)
     load = reference.load_recognizer if "head.weight" in state else reference.load_pretraining
-    model = load(path, config)
-    backbone = model.backbone
+    backbone = load(path, config).backbone
     return BackboneWeights(
         config=backbone.config, spec=InputSpec.for_model(backbone.config), state=backbone.state_dict()
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,16 +41,18 @@ class FinishPretraining(Callback):
         if not trainer.is_global_zero:
             return
         root = run_directory(trainer)
+        monitor = next(c for c in trainer.callbacks if isinstance(c, TrainingMonitor))  # type: ignore[attr-defined]
         source = trainer.datamodule.source  # type: ignore[attr-defined]
-        provenance = run_provenance(trainer, job="pretrain", data={"name": source.name, "index": source.fingerprint})
+        provenance = run_provenance(
+            trainer,
+            job="pretrain",
+            data={"name": Path(source.name).name, "index": source.fingerprint, "clips": len(source)},
+            metrics=_losses_of(monitor),
+        )
         export = save_export(root / "export", pl_module.model.backbone, spec=pl_module.spec, provenance=provenance)
         logger.info("exported the backbone to %s", export)
+        draw_curves(monitor.history, root / "figures" / "learning_curves.png", title=f"pre-training, {root.name}")
         self._draw(trainer, pl_module)
-        for monitor in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(monitor, TrainingMonitor):
-                draw_curves(
-                    monitor.history, root / "figures" / "learning_curves.png", title=f"pre-training, {root.name}"
-                )
 
     def _draw(self, trainer: Trainer, module: PretrainModule) -> None:
         if self._batch is None:  # resumed a finished run
@@ -66,3 +69,9 @@ class FinishPretraining(Callback):
             title = f"{clip_id}, after {trainer.global_step} steps"
             draw_reconstruction(shown, figures / f"reconstruction_{clip}.png", clip=clip, title=title)
         logger.info("drew %s", figures / "reconstruction_0.png")
+
+
+def _losses_of(monitor: TrainingMonitor) -> dict[str, float]:
+    """The training losses as last logged."""
+    last = monitor.history[-1] if monitor.history else {}
+    return {name: value for name, value in last.items() if name.startswith("train/")}

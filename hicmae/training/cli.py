@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ from hicmae.training.status import NonFiniteLossError, StepStatus
 from hicmae.user_errors import explains_itself
 
 logger = logging.getLogger(__name__)
+
+_NOISE = (
+    r".*LeafSpec.*is deprecated",
+    r"Total length of `list` across ranks is zero",  # a run without held-out clips
+    r"The number of training batches .* is smaller than the logging interval",  # our monitor logs by optimiser step
+    r"Checkpoint directory .* exists and is not empty",  # a resumed run
+    r".*does not have many workers",
+)
 
 
 class JobCLI(LightningCLI):
@@ -114,8 +123,10 @@ def _usable_precision(precision: str, accelerator: str) -> str:
 def run_job(name: str, job: Callable[[], Any]) -> int:
     """Run a job; what a user can cause ends with one line on stderr. Returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    # Lightning's own notices repeat what our lines say.
+    # Lightning's own notices repeat what our lines say, or speak of its inner workings.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
     try:
         job()
     except NonFiniteLossError as error:

@@ -39,7 +39,7 @@ class TrainingMonitor(Callback):
         self._batches = 0
         self._clips = 0
         self._grad_norm: Tensor | None = None
-        self._since = self._waited = 0.0
+        self._lr = self._since = self._waited = 0.0
         self.clips_seen = 0
         """Clips that this run has trained on, over all ranks, resumed parts included."""
         self.history: list[dict[str, float]] = []
@@ -65,6 +65,7 @@ class TrainingMonitor(Callback):
         if self._due(trainer, step=trainer.global_step + 1):
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             self._grad_norm = torch.nn.utils.get_total_norm(gradients)
+            self._lr = max(group["lr"] for group in optimizer.param_groups)  # the schedule moves on right after
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
@@ -90,7 +91,7 @@ class TrainingMonitor(Callback):
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         loader = self._loader(trainer)
         line |= {
-            "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+            "lr": self._lr,
             "grad_norm": self._grad_norm.item(),
             "clips_per_s": self._clips * trainer.world_size / elapsed,
             "data_wait_percent": 100 * (loader.wait_seconds - self._waited) / elapsed if loader else 0.0,

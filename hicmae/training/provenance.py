@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ def git_revision() -> str | None:
     return done.stdout.strip()
 
 
-def run_provenance(trainer: Trainer, *, job: str, data: dict[str, Any]) -> dict[str, Any]:
+def run_provenance(
+    trainer: Trainer, *, job: str, data: Mapping[str, Any], metrics: Mapping[str, float]
+) -> dict[str, Any]:
     """What a run's export says of its making: job, data, steps, metrics, versions, device, date."""
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
         "job": job,
-        "data": data,
+        "data": dict(data),
         "steps": trainer.global_step,
         "epochs": trainer.current_epoch,
         "processes": trainer.world_size,
@@ -41,5 +43,5 @@ def run_provenance(trainer: Trainer, *, job: str, data: dict[str, Any]) -> dict[
         "torch": torch.__version__,
         "revision": git_revision(),
         "date": datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%d"),
-        "metrics": metrics,
+        "metrics": dict(metrics),
     }
