@@ -45,8 +45,7 @@ def multi_scale_crop_box(
     pairs = [(height, width) for i, height in enumerate(sides) for j, width in enumerate(sides) if abs(i - j) <= 1]
     height, width = pairs[int(rng.integers(len(pairs)))]
     rows, columns = _GRID[int(rng.integers(len(_GRID)))]
-    # Quarters are whole pixels, so only a multiple of four reaches the far edge exactly; the rest stops short of it.
-    return np.array([rows * ((size - height) // 4), columns * ((size - width) // 4), height, width], dtype=np.float32)
+    return np.array([rows * (size - height) // 4, columns * (size - width) // 4, height, width], dtype=np.float32)
 
 
 def random_resized_crop_box(

@@ -19,7 +19,7 @@ from hicmae.media.container import Media, Track, open_media
 from hicmae.media.decord_decoder import decode_frames_with_decord
 from hicmae.media.pyav_decoder import decode_frames
 from hicmae.media.sound import read_sound
-from hicmae.media.square import display_size, square_frame
+from hicmae.media.square import SquareFrames, display_size
 from hicmae.media.window import Window, choose_window
 
 __all__ = ["DecodeError", "DecodedClip", "Decoder", "MediaInfo", "decode_clip", "probe", "read_media_file"]
@@ -198,15 +198,10 @@ def _fill(
     frames: npt.NDArray[np.uint8], picture: Track, window: Window, data: bytes, decoder: Decoder, name: str
 ) -> None:
     """Decode each frame of the window once and write it wherever the window shows it."""
-    size = frames.shape[1]
-    aspect = picture.stream.sample_aspect_ratio
-
-    def deliver(number: int, image: npt.NDArray[np.uint8], rotation: int) -> None:
-        low, high = np.searchsorted(window.frames, (number, number + 1))
-        frames[low:high] = square_frame(image, size, rotation=rotation, pixel_aspect=aspect)
-
+    squares = SquareFrames(frames, window.frames, pixel_aspect=picture.stream.sample_aspect_ratio)
     distinct = np.unique(window.frames)
     if decoder == "decord":
-        decode_frames_with_decord(data, picture, distinct, deliver, name)
+        decode_frames_with_decord(data, picture, distinct, squares, name)
     else:
-        decode_frames(picture, distinct, deliver, name)
+        decode_frames(picture, distinct, squares, name)
+    squares.flush()

@@ -56,22 +56,23 @@ def _runs(
 ) -> list[tuple[float, npt.NDArray[np.int16]]]:
     """Stretches of unbroken sound that meet the given time: (start in seconds, int16 mono at ``rate_hz``)."""
     frames = _decode(track, from_s, to_s, name)
+    tick = float(track.tick)
     stretches: list[list[Any]] = []
     expected = -np.inf
     for frame in frames:
-        begins = float(frame.pts * track.tick)
+        begins = frame.pts * tick
         if abs(begins - expected) > GAP_S:
             stretches.append([])
             expected = begins
         stretches[-1].append(frame)
         # Counted on from the start of the stretch, so that rounded time stamps do not add up.
         expected += frame.samples / frame.sample_rate
-    return [(float(part[0].pts * track.tick), _to_mono(part, rate_hz)) for part in stretches]
+    return [(part[0].pts * tick, _to_mono(part, rate_hz)) for part in stretches]
 
 
 def _decode(track: Track, from_s: float, to_s: float, name: str) -> list[Any]:
     """Decoded frames that meet the given time."""
-    starts = track.pts * (track.tick.numerator / track.tick.denominator)
+    starts = track.pts * float(track.tick)
     inside = np.flatnonzero(starts < to_s)
     if not inside.size:
         return []
@@ -97,11 +98,8 @@ def _decode(track: Track, from_s: float, to_s: float, name: str) -> list[Any]:
         raise _corrupt(name, f"{len(frames)} of {last - first + 1} packets gave sound")
     if any(frame.pts is None for frame in frames):
         raise DecodeError(name, "no_timestamps", "sound without presentation times", _REMEDY)
-    return [
-        frame
-        for frame in frames
-        if frame.pts * track.tick < to_s and frame.pts * track.tick + frame.samples / frame.sample_rate > from_s
-    ]
+    tick = float(track.tick)
+    return [f for f in frames if f.pts * tick < to_s and f.pts * tick + f.samples / f.sample_rate > from_s]
 
 
 def _to_mono(frames: list[Any], rate_hz: int) -> npt.NDArray[np.int16]:

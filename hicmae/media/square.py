@@ -11,6 +11,8 @@ import torch.nn.functional as F
 
 Frame = npt.NDArray[np.uint8]
 
+_MOST_BYTES = 64 << 20
+
 
 def display_size(width: int, height: int, rotation: int, pixel_aspect: Fraction | None) -> tuple[int, int]:
     """Size of a frame as displayed, (width, height): stretched to square pixels, then turned."""
@@ -19,34 +21,55 @@ def display_size(width: int, height: int, rotation: int, pixel_aspect: Fraction 
     return (height, width) if _quarter_turns(rotation) % 2 else (width, height)
 
 
-def square_frame(frame: Frame, size: int, *, rotation: int = 0, pixel_aspect: Fraction | None = None) -> Frame:
-    """The central square of a frame, upright, resized with a bilinear, antialiased filter.
+class SquareFrames:
+    """Takes frames as they are decoded, and fills a clip with their central squares, upright and resized.
 
-    Args:
-        frame: uint8 (height, width, 3) as decoded.
-        size: side of the result, in pixels.
-        rotation: degrees counter-clockwise by which the frame is to be shown; multiples of 90 are honoured.
-        pixel_aspect: width of a pixel over its height; None or 0 for square pixels.
-
-    Returns:
-        uint8 (size, size, 3). A frame that is this square already comes back untouched.
+    Frames wait until there are some, because resizing them together costs a third. Call ``flush`` at the end.
     """
-    height, width = frame.shape[:2]
-    aspect = float(pixel_aspect) if pixel_aspect else 1.0
-    side = min(height, width * aspect)
-    crop_height, crop_width = max(1, round(side)), max(1, min(width, round(side / aspect)))
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    frame = frame[top : top + crop_height, left : left + crop_width]
-    turns = _quarter_turns(rotation)
-    if turns:
-        frame = np.rot90(frame, turns)
-    if frame.shape[:2] == (size, size):
-        return frame
-    # Channels-last memory seen as NCHW takes torch's vectorised uint8 path; np.rot90 leaves negative strides,
-    # which torch does not take.
-    image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1).unsqueeze(0)
-    small = F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-    return small.squeeze(0).permute(1, 2, 0).numpy()
+
+    def __init__(self, clip: Frame, numbers: npt.NDArray[np.int64], *, pixel_aspect: Fraction | None) -> None:
+        """Args:
+        clip: uint8 (T, S, S, 3), written to.
+        numbers: int64 (T,), ascending: which frame the clip shows when; one may be shown several times.
+        pixel_aspect: width of a pixel over its height; None or 0 for square pixels.
+        """
+        self.clip = clip
+        self.numbers = numbers
+        self.aspect = float(pixel_aspect) if pixel_aspect else 1.0
+        self._waiting: list[tuple[slice, Frame]] = []
+        self._bytes = 0
+
+    def __call__(self, number: int, frame: Frame, rotation: int) -> None:
+        """Take frame ``number``, uint8 (height, width, 3) as decoded, to be shown turned counter-clockwise by
+        ``rotation`` degrees (multiples of 90 are honoured). The frame is not kept."""
+        height, width = frame.shape[:2]
+        side = min(height, width * self.aspect)
+        crop_height, crop_width = max(1, round(side)), max(1, min(width, round(side / self.aspect)))
+        top, left = (height - crop_height) // 2, (width - crop_width) // 2
+        square = np.rot90(frame[top : top + crop_height, left : left + crop_width], _quarter_turns(rotation))
+        low, high = np.searchsorted(self.numbers, (number, number + 1))
+        if square.shape == self.clip.shape[1:]:
+            self.clip[low:high] = square
+            return
+        if self._waiting and self._waiting[0][1].shape != square.shape:
+            self.flush()
+        self._waiting.append((slice(int(low), int(high)), square.copy()))
+        self._bytes += square.nbytes
+        if self._bytes > _MOST_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Resize the frames that wait, with a bilinear, antialiased filter, into the clip."""
+        if not self._waiting:
+            return
+        size = self.clip.shape[1]
+        # Channels-last memory seen as NCHW takes torch's vectorised uint8 path.
+        images = torch.from_numpy(np.stack([square for _, square in self._waiting])).permute(0, 3, 1, 2)
+        small = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+        for (place, _), frame in zip(self._waiting, small.permute(0, 2, 3, 1).numpy(), strict=True):
+            self.clip[place] = frame
+        self._waiting.clear()
+        self._bytes = 0
 
 
 def _quarter_turns(rotation: int) -> int:
