@@ -83,9 +83,9 @@ class EvaluationLoader:
         )
 
     def _new_counter(self) -> SkipCounter:
+        # held against the whole pass: the share of one of many ranks may be a handful of clips
         items = len(self.source) * self._build.draws.segments
-        share = -(-items // self._build.world_size)
-        return SkipCounter(self._max_skip_fraction, share, self.source.name)
+        return SkipCounter(self._max_skip_fraction, items, self.source.name)
 
     def __len__(self) -> int:
         """Batches a pass, the same on every rank."""
