@@ -61,9 +61,6 @@ def run(args: argparse.Namespace) -> int:
 
         write_contact_sheet(args.contact_sheet, settings)
         console.print(f"contact sheet: {args.contact_sheet}", soft_wrap=True, highlight=False)
-    console.print(
-        f"manifest: {manifest} ({len(plan_clips(settings))} synthetic clips: made by formulas, not recorded from people)",
-        soft_wrap=True,
-        highlight=False,
-    )
+    what = f"{len(plan_clips(settings))} synthetic clips: made by formulas, not recorded from people"
+    console.print(f"manifest: {manifest} ({what})", soft_wrap=True, highlight=False)
     return 0

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
-from hicmae.data.synthetic.features import paint_features
-from hicmae.data.synthetic.head import BOTTOM, LEFT, RIGHT, TOP, Head, paint_head
+from hicmae.data.synthetic.canvas import FaceCanvas, Moments
+from hicmae.data.synthetic.eyes import paint_brow, paint_brow_lines, paint_eye, paint_glasses
+from hicmae.data.synthetic.head import Head, paint_head
+from hicmae.data.synthetic.mouth import paint_mouth, paint_nose
 from hicmae.data.synthetic.performance import Performance
 from hicmae.data.synthetic.scene import HEAD_SCALE, Scene, paint_backdrop, tint
 from hicmae.data.synthetic.speaker import Look
-from hicmae.data.synthetic.warp import compose, pack
+from hicmae.data.synthetic.warp import compose
+
+_FRAMES_AT_ONCE = 24
+"""Few enough for the arrays to stay in the processor's cache."""
 
 
 def render_frames(look: Look, scene: Scene, performance: Performance, *, size: int) -> np.ndarray:
     """All frames of a clip: uint8 RGB (T, size, size, 3)."""
     backdrop = paint_backdrop(scene, look, size)
     tint(backdrop, scene)
-    unit = HEAD_SCALE * scene.zoom * size
-    head = paint_head(look, scene, unit)
-    layers = _head_layers(head, look, scene, performance)
-
     background = np.moveaxis(backdrop, 0, -1).astype(np.uint8)
-    packed_background = pack(np.concatenate([background, np.zeros_like(background[..., :1])], axis=-1))
-    frames = np.repeat(background[None], performance.frames, axis=0)
-    for frame, layer, matrix in zip(frames, layers, placements(scene, performance, size=size), strict=True):
-        compose(layer, packed_background, _to_canvas(matrix, unit), _reach(matrix, size), frame)
+    head = paint_head(look, scene, HEAD_SCALE * scene.zoom * size)
+    still = _still_layer(head, scene)
+    places = placements(scene, performance, size=size)
+    matrices, boxes = _to_head(places, head), _reach(places, head, size)
+    frames = np.empty((performance.frames, size, size, 3), np.uint8)
+    for first in range(0, performance.frames, _FRAMES_AT_ONCE):
+        part = slice(first, min(first + _FRAMES_AT_ONCE, performance.frames))
+        layers = _moving_layers(head, still, look, scene, Moments.of(performance, part), part.stop - first)
+        frames[part] = compose(layers, background, matrices[part], boxes[part])
     _add_noise(frames, scene)
     return frames
 
@@ -49,42 +55,45 @@ def placements(scene: Scene, performance: Performance, *, size: int) -> np.ndarr
     )
 
 
-def _head_layers(head: Head, look: Look, scene: Scene, performance: Performance) -> np.ndarray:
-    """(T, rows, columns) packed pictures of the head, colours multiplied by alpha."""
-    inner, rows, columns = paint_features(head, look, scene, performance)
-    tint(inner, scene)
-    outer = head.colour.copy()
-    tint(outer, scene)
-    alpha = head.alpha.copy()
-    # A transparent border lets sampling outside the canvas find nothing.
-    alpha[[0, -1]] = 0
-    alpha[:, [0, -1]] = 0
-    still = np.empty((*alpha.shape, 4), np.uint8)
-    still[..., :3] = np.moveaxis(outer * alpha, 0, -1)
-    still[..., 3] = np.round(255 * alpha)
-    layers = np.repeat(pack(still)[None], performance.frames, axis=0)
-    inner *= alpha[rows, columns]
-    pixels = np.empty((*inner.shape[1:], 4), np.uint8)
-    pixels[..., :3] = np.moveaxis(inner, 0, -1)
-    pixels[..., 3] = still[rows, columns, 3]
-    layers[:, rows, columns] = pack(pixels)
+def _still_layer(head: Head, scene: Scene) -> np.ndarray:
+    """The head without its moving parts: uint8 (rows, columns, 4), the last channel alpha."""
+    colour = head.colour.copy()
+    tint(colour, scene)
+    layer = np.empty((*head.alpha.shape, 4), np.uint8)
+    layer[..., :3] = np.moveaxis(colour, 0, -1)
+    layer[..., 3] = np.round(255 * head.alpha)
+    return layer
+
+
+def _moving_layers(head: Head, still: np.ndarray, look: Look, scene: Scene, now: Moments, frames: int) -> np.ndarray:
+    """Pictures of the head like ``still``: uint8 (frames, rows, columns, 4)."""
+    canvas = FaceCanvas(head, frames)
+    for side in (-1, 1):
+        paint_eye(canvas, side, look, scene, now)
+        paint_brow(canvas, side, look, scene, now)
+    paint_brow_lines(canvas, look, scene, now)
+    paint_mouth(canvas, look, scene, now)
+    paint_nose(canvas, look, scene, now)
+    if look.glasses:
+        paint_glasses(canvas, look, scene, now)
+    tint(canvas.picture, scene)
+    layers = np.repeat(still[None], frames, axis=0)
+    layers[:, canvas.rows, canvas.columns, :3] = np.moveaxis(canvas.picture, 0, -1)
     return layers
 
 
-def _to_canvas(matrix: np.ndarray, unit: float) -> np.ndarray:
-    """From frame pixels to canvas pixels, pixel centres at integers on both sides."""
-    inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
-    inverse[:, 2] += inverse[:, :2] @ (0.5, 0.5)
-    return inverse * unit + np.array([[0, 0, -LEFT * unit - 0.5], [0, 0, -TOP * unit - 0.5]])
+def _to_head(places: np.ndarray, head: Head) -> np.ndarray:
+    """(T, 2, 3): from places in the frames to places in the head's picture, both counted from the edge in pixels."""
+    turn = np.linalg.inv(places[:, :, :2])
+    origin = -turn @ places[:, :, 2:] - np.array([[head.left], [head.top]])
+    return np.concatenate([turn, origin], axis=2) * head.unit
 
 
-def _reach(matrix: np.ndarray, size: int) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the frame's pixels that the canvas covers."""
-    corners = matrix @ np.array([[LEFT, RIGHT, LEFT, RIGHT], [TOP, TOP, BOTTOM, BOTTOM], [1, 1, 1, 1]])
-    low, high = np.floor(corners.min(axis=1)), np.ceil(corners.max(axis=1))
-    left, top = (int(np.clip(value, 0, size)) for value in low)
-    right, bottom = (int(np.clip(value, 0, size)) for value in high)
-    return left, top, right, bottom
+def _reach(places: np.ndarray, head: Head, size: int) -> np.ndarray:
+    """(T, 4) integers: left, top, right and bottom of the frames' pixels that the head can cover."""
+    corners = places @ np.array([[head.left, head.right] * 2, [head.top] * 2 + [head.bottom] * 2, [1.0] * 4])
+    low, high = np.floor(corners.min(axis=2)), np.ceil(corners.max(axis=2))
+    return np.clip(np.concatenate([low, high], axis=1), 0, size).astype(np.int64)
 
 
 def _add_noise(frames: np.ndarray, scene: Scene) -> None:

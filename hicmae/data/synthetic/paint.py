@@ -6,6 +6,8 @@ inside; ``cover`` makes it a mask with an anti-aliased edge.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hicmae.data.synthetic.speaker import Colour
@@ -18,12 +20,10 @@ def cover(distance: np.ndarray) -> np.ndarray:
     return mask
 
 
-def blend(picture: np.ndarray, mask: np.ndarray, colour: Colour | np.ndarray) -> None:
-    """Paint ``colour`` (three numbers 0..1, or 3 planes that broadcast, 0..255) over ``picture`` in place."""
-    for channel in range(3):
-        plane = picture[channel]
-        paint = np.float32(255) * np.float32(colour[channel]) if np.ndim(colour[channel]) == 0 else colour[channel]
-        difference = paint - plane
+def blend(picture: np.ndarray, mask: np.ndarray, colour: Colour | Sequence[np.ndarray] | np.ndarray) -> None:
+    """Paint ``colour`` (three numbers 0..1, or three planes that broadcast, 0..255) over ``picture`` in place."""
+    for plane, paint in zip(picture, colour, strict=True):
+        difference = (paint if isinstance(paint, np.ndarray) else 255 * float(paint)) - plane
         difference *= mask
         plane += difference
 
@@ -51,10 +51,10 @@ def scaled(colour: Colour, factor: float) -> Colour:
     return red, green, blue
 
 
-def value_noise(rng: np.random.Generator, rows: int, columns: int, cells: int) -> np.ndarray:
-    """Smooth random texture, float32 (rows, columns) of about unit variance with ``cells`` bumps along a side."""
+def value_noise(rng: np.random.Generator, shape: tuple[int, ...], cells: int) -> np.ndarray:
+    """Smooth random texture, float32 of this shape (rows, columns), of about unit variance with ``cells`` bumps along a side."""
     lattice = rng.standard_normal((cells + 2, cells + 2), dtype=np.float32)
-    y, x = np.linspace(0, cells, rows, dtype=np.float32), np.linspace(0, cells, columns, dtype=np.float32)
+    y, x = np.linspace(0, cells, shape[0], dtype=np.float32), np.linspace(0, cells, shape[1], dtype=np.float32)
     row, column = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
     down, along = (y - row)[:, None].astype(np.float32), (x - column)[None].astype(np.float32)
     down, along = down * down * (3 - 2 * down), along * along * (3 - 2 * along)

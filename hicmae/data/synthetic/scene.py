@@ -40,6 +40,11 @@ class Scene:
     """Standard deviation of the sensor's noise, in grey levels."""
     texture_seed: int
 
+    @property
+    def lamp_side(self) -> float:
+        """1 where the lamp is to the right of the face, else -1."""
+        return 1.0 if self.light[0] > 0 else -1.0
+
 
 def draw_scene(seed: int, clip_id: str) -> Scene:
     """The scene of this clip, independent of speaker and emotion."""
@@ -62,7 +67,7 @@ def draw_scene(seed: int, clip_id: str) -> Scene:
             0.5 + float(np.clip(0.035 * rng.normal(), -0.07, 0.07)),
             0.46 + float(np.clip(0.02 * rng.normal(), -0.04, 0.04)),
         ),
-        noise=rng.uniform(0.5, 3.0),
+        noise=rng.uniform(0.4, 2.4),
         texture_seed=int(rng.integers(2**31)),
     )
 
@@ -92,7 +97,7 @@ def paint_backdrop(scene: Scene, look: Look, size: int) -> np.ndarray:
 def _paint_wall(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
     x, y = np.meshgrid(np.linspace(0, 1, size, dtype=np.float32), np.linspace(0, 1, size, dtype=np.float32))
     shade = 1.0 + 0.18 * (scene.light[0] * (x - 0.5) + scene.light[1] * (y - 0.5)) * 2
-    shade += 0.03 * value_noise(rng, size, size, 7) + 0.02 * value_noise(rng, size, size, 40)
+    shade += 0.03 * value_noise(rng, (size, size), 7) + 0.02 * value_noise(rng, (size, size), 40)
     picture = np.stack([255 * channel * shade for channel in scene.wall]).astype(np.float32)
     step = 0.16 * scene.pattern_scale
     if scene.pattern == "stripes":
@@ -107,7 +112,7 @@ def _paint_wall(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray
     elif scene.pattern == "blobs":
         blend(
             picture,
-            0.7 * np.clip(value_noise(rng, size, size, max(2, round(5 / scene.pattern_scale))), 0, 1),
+            0.7 * np.clip(value_noise(rng, (size, size), max(2, round(5 / scene.pattern_scale))), 0, 1),
             scene.accent,
         )
     elif scene.pattern == "window":
@@ -127,7 +132,7 @@ def _paint_shoulders(
     top = 1.32 + 0.55 * np.abs(x / width) ** 3.0
     body = cover((y - top) * unit) * cover((width + 0.12 * (y - 1.5) - np.abs(x)) * unit)
     folds = (
-        1 + 0.14 * scene.light[0] * x + 0.05 * value_noise(rng, *picture.shape[1:], 9) - 0.12 * np.clip(y - 1.5, 0, 1)
+        1 + 0.14 * scene.light[0] * x + 0.05 * value_noise(rng, picture.shape[1:], 9) - 0.12 * np.clip(y - 1.5, 0, 1)
     )
     blend(picture, body, np.stack([255 * channel * folds for channel in look.clothes]))
     if look.collar == "v":

@@ -31,16 +31,17 @@ def synthesise(performance: Performance, *, seed: int, clip_id: str) -> np.ndarr
 
     amplitude = to_samples(performance.amplitude)
     pulses = _glottal_pulses(rng, to_samples(performance.pitch_hz)) * amplitude
-    hiss = rng.standard_normal(samples, dtype=np.float32)
-    aspiration = hiss * amplitude * to_samples(performance.breath) * 0.25
-    friction = hiss * to_samples(performance.speech.noise) * 0.5
-
     windows = -(-samples // _HOP) + 1
     every = np.minimum(np.arange(windows) * _HOP * CONTROL_HZ // SAMPLE_RATE_HZ, len(grid) - 1)
     tract = _tract(performance.speech.formants_hz[every] * performance.formant_scale, performance.formant_scale)
-    voiced = _spectra(pulses, windows) * _tilt(performance.tilt_db_per_octave[every])
-    spectrum = (voiced + _spectra(aspiration, windows) * 0.5) * tract
-    spectrum += _spectra(friction, windows) * _noise_band(performance.speech.noise_hz[every])
+    spectrum = _spectra(pulses, windows) * _tilt(performance.tilt_db_per_octave[every])
+    hiss = _spectra(rng.standard_normal(samples, dtype=np.float32), windows)
+    aspiration = 0.12 * performance.amplitude[every] * performance.breath[every]
+    spectrum += hiss * aspiration[:, None].astype(np.float32)
+    spectrum *= tract
+    friction = np.flatnonzero(performance.speech.noise[every] > 0)
+    strength = 0.5 * performance.speech.noise[every][friction, None].astype(np.float32)
+    spectrum[friction] += hiss[friction] * strength * _noise_band(performance.speech.noise_hz[every][friction])
     sound = _overlap_add(spectrum, samples)
 
     # Normalise by what an average voice at rest would measure, not by this clip: loudness carries arousal.
@@ -74,12 +75,15 @@ def _frequencies() -> np.ndarray:
 def _tract(formants_hz: np.ndarray, scale: float) -> np.ndarray:
     """(windows, bins) complex64: resonances at three moving and two fixed formants, 1 at zero frequency."""
     angle = np.exp(-2j * np.pi * _frequencies() / SAMPLE_RATE_HZ).astype(np.complex64)
-    response = np.ones((len(formants_hz), len(angle)), np.complex64)
+    gain = np.ones((len(formants_hz), 1), np.float32)
+    below = np.ones((len(formants_hz), len(angle)), np.complex64)
     for k, bandwidth in enumerate(_BANDWIDTHS_HZ):
         centre = formants_hz[:, k] if k < 3 else np.full(len(formants_hz), (3500.0, 4500.0)[k - 3] * scale)
-        radius = np.exp(-np.pi * bandwidth / SAMPLE_RATE_HZ)
+        radius = float(np.exp(-np.pi * bandwidth / SAMPLE_RATE_HZ))
         first = (-2 * radius * np.cos(2 * np.pi * centre / SAMPLE_RATE_HZ)).astype(np.float32)[:, None]
-        response *= (1 + first + np.float32(radius**2)) / (1 + first * angle + np.float32(radius**2) * angle**2)
+        below *= first * angle + (1 + radius**2 * angle**2)
+        gain *= 1 + first + radius**2
+    response: np.ndarray = gain / below
     return response
 
 
