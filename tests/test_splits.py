@@ -1,0 +1,126 @@
+"""Speaker-disjoint parts of a corpus."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from hicmae.data.manifest import Clip, Manifest
+from hicmae.data.source import ClipSource, ManifestSource
+from hicmae.data.splits import Splits, split_source, subjects_of
+
+
+def source(*rows: tuple[str, str, int]) -> ManifestSource:
+    """Clips from (subject, split, how many)."""
+    clips = [
+        Clip(clip_id=f"{split}-{subject}-{i}-{row}", video=Path("x.mp4"), subject=subject, split=split)
+        for row, (subject, split, count) in enumerate(rows)
+        for i in range(count)
+    ]
+    return ManifestSource(Manifest(path=Path("manifest.csv"), clips=tuple(clips)))
+
+
+def ids(part: ClipSource | None) -> set[str]:
+    assert part is not None
+    return {part.info(number).clip_id for number in range(len(part))}
+
+
+def speakers(numbers: Iterable[int], split: str = "train") -> list[tuple[str, str, int]]:
+    return [(f"s{number:02d}", split, 3) for number in numbers]
+
+
+def test_the_manifests_own_splits_are_kept() -> None:
+    splits = split_source(source(("a", "train", 3), ("b", "val", 2), ("c", "test", 4), ("d", "unlabelled", 9)))
+    assert splits.summary() == {
+        "train": {"clips": 3, "subjects": 1},
+        "val": {"clips": 2, "subjects": 1},
+        "test": {"clips": 4, "subjects": 1},
+    }
+    assert not splits.val_is_carved
+
+
+def test_validation_is_carved_by_speaker() -> None:
+    rows = [*speakers(range(10)), ("t", "test", 2)]
+    splits = split_source(source(*rows), val_fraction=0.3)
+    assert splits.val_is_carved
+    assert len(subjects_of(splits.val)) == 3
+    assert not subjects_of(splits.train) & subjects_of(splits.val)
+    assert len(splits.train) == 21
+    assert len(splits.val) == 9
+    assert ids(splits.test) == {"test-t-0-10", "test-t-1-10"}
+
+
+def test_the_carved_part_depends_on_seed_and_names_alone() -> None:
+    def val(order: Iterable[int], seed: int = 0) -> set[str]:
+        return subjects_of(split_source(source(*speakers(order)), val_fraction=0.3, seed=seed).val)
+
+    assert val(range(10)) == val(reversed(range(10)))
+    assert len({frozenset(val(range(10), seed)) for seed in range(8)}) > 1
+
+
+def test_at_least_one_speaker_on_each_side() -> None:
+    for fraction in (0.01, 0.99):
+        splits = split_source(source(*speakers(range(2))), val_fraction=fraction)
+        assert len(subjects_of(splits.train)) == len(subjects_of(splits.val)) == 1
+
+
+def test_clips_without_subject_are_carved_one_by_one_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        splits = split_source(source(("", "train", 20)), val_fraction=0.25)
+    assert len(splits.val) == 5
+    assert not ids(splits.val) & ids(splits.train)
+    assert "20 of 20 training clips have no subject" in caplog.text
+
+
+def test_speakers_and_clips_without_one_are_carved_apart() -> None:
+    splits = split_source(source(*speakers(range(4)), ("", "train", 8)), val_fraction=0.25)
+    assert len(splits.val) == 3 + 2
+    assert len(splits.train) == 9 + 6
+    assert not subjects_of(splits.train) & subjects_of(splits.val)
+
+
+@pytest.mark.parametrize("pair", [("train", "test"), ("val", "test"), ("train", "val")])
+def test_a_speaker_in_two_parts_is_refused_by_name(pair: tuple[str, str]) -> None:
+    rows = [("a", "train", 2), ("b", "val", 2), ("c", "test", 2), *(("eve", split, 1) for split in pair)]
+    with pytest.raises(ValueError, match=f"{pair[0]} and {pair[1]} share 'eve'.*allow_shared_subjects"):
+        split_source(source(*rows))
+    allowed = split_source(source(*rows), allow_shared_subjects=True)
+    assert allowed.summary()[pair[0]]["clips"] == 3
+
+
+def test_a_carved_validation_is_held_against_test_too() -> None:
+    with pytest.raises(ValueError, match="share 's00'"):
+        split_source(source(*speakers(range(3)), ("s00", "test", 1)))
+
+
+def test_few_speakers_are_nested_and_leave_validation_alone() -> None:
+    everything = source(*speakers(range(12)), ("t", "test", 1))
+
+    def few(count: int | None, seed: int = 0) -> Splits:
+        return split_source(everything, max_train_subjects=count, seed=seed)
+
+    two, four = few(2), few(4)
+    assert len(subjects_of(two.train)) == 2
+    assert subjects_of(two.train) < subjects_of(four.train)
+    assert ids(two.val) == ids(four.val) == ids(few(None).val)
+    assert len({frozenset(subjects_of(few(2, seed).train)) for seed in range(8)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "message"),
+    [
+        ([("a", "test", 1)], {}, r"no clip has split 'train'; splits there are: test \(1\)"),
+        ([("a", "train", 3)], {}, "nothing can be set aside"),
+        ([("", "train", 1)], {}, "nothing can be set aside"),
+        (speakers(range(3)), {"max_train_subjects": 3}, "at most the 2 subjects"),
+        (speakers(range(3)), {"max_train_subjects": 0}, "at least 1"),
+        ([*speakers(range(4)), ("", "train", 4)], {"max_train_subjects": 1}, "fill in the manifest"),
+        (speakers(range(3)), {"val_fraction": 1.0}, "between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_divided(rows: list[tuple[str, str, int]], settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        split_source(source(*rows), **settings)
