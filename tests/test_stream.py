@@ -220,6 +220,13 @@ def test_corrupt_clips_are_replaced_counted_and_named(
     assert_same(batches, list(make_stream(damaged, batch_size=2, max_skip_fraction=0.2)))
 
 
+def test_replacements_are_different_clips(tmp_path: Path) -> None:
+    source = ManifestSource(make_corpus(tmp_path, 12, corrupt=range(0, 12, 2)))
+    for seed in range(5):
+        for batch in make_stream(source, batch_size=4, seed=seed, max_skip_fraction=1.0):
+            assert len(set(batch.clip_ids)) == 4
+
+
 def test_too_many_corrupt_clips_stop_the_job(damaged: ManifestSource, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"2 of \d+ clips were skipped \(truncated: 2\).*max_skip_fraction=0.05"):
         list(make_stream(damaged, max_skip_fraction=0.05))

@@ -182,12 +182,12 @@ class ShardSource:
         self._table = _ClipTable(clips)
         if repeated := self._table.repeated_ids():
             raise ValueError(f"{self.name}: clip ids occur twice: {_some(repeated)}; name each folder once")
-        self._size = np.array(self._check_tars(expected), dtype=np.int64)
+        self._check_tars(expected)
         self._handles = _FileHandles(_OPEN_FILES)
 
-    def _check_tars(self, expected: list[int]) -> list[int]:
-        """Sizes on disk; what is missing or foreign is refused, what is cut off is reported."""
-        found, problems = [], []
+    def _check_tars(self, expected: list[int]) -> None:
+        """Refuse what is missing or foreign; report what is cut off."""
+        problems = []
         for number, (tar, size) in enumerate(zip(self._tars, expected, strict=True)):
             actual = tar.stat().st_size if tar.is_file() else -1
             if actual < 0:
@@ -206,10 +206,8 @@ class ShardSource:
                     "(shard_truncated). Copy the shard again, or write it again.",
                     tar, actual, size, readable, len(own),
                 )  # fmt: skip
-            found.append(actual)
         if problems:
             raise ValueError(f"{self.name}: {_some(problems)}; copy these shards again, or run 'hicmae shards verify'")
-        return found
 
     def __len__(self) -> int:
         return len(self._shard)
@@ -241,21 +239,15 @@ class ShardSource:
         offset, size = int(place[0]), int(place[1])
         if offset < 0:
             return None
-        shard = int(self._shard[number])
-        tar = self._tars[shard]
-        if offset + size > self._size[shard]:
-            raise self._cut_off(number, tar)
+        tar = self._tars[self._shard[number]]
         try:
             data = self._handles.read(tar, offset, size)
         except OSError as error:
             raise ClipUnreadableError(f"{tar} cannot be read ({error})", "read_error") from error
         if len(data) != size:
-            raise self._cut_off(number, tar)
+            clip_id = self._table.clip_id(number)
+            raise ClipUnreadableError(f"clip {clip_id!r} lies beyond the end of {tar}", "shard_truncated")
         return data
-
-    def _cut_off(self, number: int, tar: Path) -> ClipUnreadableError:
-        clip_id = self._table.clip_id(number)
-        return ClipUnreadableError(f"clip {clip_id!r} lies beyond the end of {tar}", "shard_truncated")
 
 
 class SubsetSource:
