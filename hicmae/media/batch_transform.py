@@ -46,8 +46,18 @@ class BatchTransform(nn.Module):
         Returns:
             Video, float32 (B, 3, T, S, S), colour-normalised; log-mel, float32 (B, 1, frames, bins), normalised.
         """
-        frames = crop_and_normalize(video, crop_box, self.spec, flip=flip)
-        sound = waveform.float() / 32768
+        return self.frames(video, crop_box=crop_box, flip=flip), self.sound(waveform, gain=gain)
+
+    @torch.no_grad()
+    def frames(self, video: Tensor, *, crop_box: Tensor | None = None, flip: Tensor | None = None) -> Tensor:
+        """The video part of ``forward``, for models without sound."""
+        return crop_and_normalize(video, crop_box, self.spec, flip=flip)
+
+    @torch.no_grad()
+    def sound(self, waveform: Tensor, *, gain: Tensor | None = None) -> Tensor:
+        """The audio part of ``forward``, for models without video."""
+        scaled = waveform.float() / 32768
         if gain is not None:
-            sound = sound * gain[:, None]
-        return frames, self.log_mel(sound)
+            scaled = scaled * gain[:, None]
+        log_mel: Tensor = self.log_mel(scaled)
+        return log_mel
