@@ -6,7 +6,6 @@ stopped goes on where it was: finished files are kept, and a file appears under 
 
 from __future__ import annotations
 
-import csv
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import Any
 import av
 import numpy as np
 
+from hicmae.data.manifest import write_manifest
 from hicmae.data.synthetic.emotions import EMOTIONS
 from hicmae.data.synthetic.face import render_frames
 from hicmae.data.synthetic.performance import FRAMES_PER_SECOND, Performance, draw_performance
@@ -259,26 +259,15 @@ def _claim(folder: Path, settings: CorpusSettings) -> None:
 
 
 def _write_manifest(folder: Path, plans: list[ClipPlan], settings: CorpusSettings) -> Path:
-    path = folder / MANIFEST_FILE
-    part = path.with_suffix(_PART)
-    with part.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, MANIFEST_COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        for plan in plans:
-            row = dict(
-                clip_id=plan.clip_id,
-                video=f"{CLIP_FOLDER}/{plan.clip_id}.mp4",
-                subject=plan.speaker_id,
-                split=plan.split,
-            )
-            if plan.split != "unlabelled":
-                performance = draw_clip(plan, settings).performance
-                row |= dict(
-                    emotion=plan.emotion, valence=f"{performance.valence:.3f}", arousal=f"{performance.arousal:.3f}"
-                )
-            writer.writerow(row)
-    part.replace(path)
-    return path
+    rows: list[dict[str, str | float]] = []
+    for plan in plans:
+        video = str(folder / CLIP_FOLDER / f"{plan.clip_id}.mp4")
+        rows.append(dict(clip_id=plan.clip_id, video=video, subject=plan.speaker_id, split=plan.split))
+        if plan.split != "unlabelled":
+            performance = draw_clip(plan, settings).performance
+            valence, arousal = round(performance.valence, 3), round(performance.arousal, 3)
+            rows[-1] |= dict(emotion=plan.emotion, valence=valence, arousal=arousal)
+    return write_manifest(folder / MANIFEST_FILE, rows)
 
 
 def _replace_text(path: Path, text: str) -> None:

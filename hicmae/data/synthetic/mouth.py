@@ -61,7 +61,7 @@ def paint_mouth(canvas: FaceCanvas, look: Look, scene: Scene, now: Moments) -> N
     across = np.clip((x - aside) / half, -1.3, 1.3)
     outward = np.abs(across)
     profile = np.clip(1 - across**2, 0, 1)
-    line = look.mouth_height + below - 0.105 * smile * (across**2 - 0.45) * (half / 0.27) - 0.02 * sneer
+    line = look.mouth_height + below - 0.125 * smile * (across**2 - 0.45) * (half / 0.27) - 0.02 * sneer
     inner_top = line - 0.28 * height * profile**0.7 - 0.03 * raised * profile
     inner_bottom = line + 0.72 * height * profile**0.6
     thin = np.clip(1 - 0.5 * now.cue["press"], 0.4, 1.2)

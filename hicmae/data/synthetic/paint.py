@@ -52,7 +52,7 @@ def scaled(colour: Colour, factor: float) -> Colour:
 
 
 def value_noise(rng: np.random.Generator, shape: tuple[int, ...], cells: int) -> np.ndarray:
-    """Smooth random texture, float32 of this shape (rows, columns), of about unit variance with ``cells`` bumps along a side."""
+    """Smooth texture, float32 of this shape (rows, columns), variance near 1, ``cells`` bumps along a side."""
     lattice = rng.standard_normal((cells + 2, cells + 2), dtype=np.float32)
     y, x = np.linspace(0, cells, shape[0], dtype=np.float32), np.linspace(0, cells, shape[1], dtype=np.float32)
     row, column = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)

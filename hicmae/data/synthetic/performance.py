@@ -25,11 +25,11 @@ VOICE_CUES = ("pitch_log2", "range_semitones", "level_db", "tempo_log2", "tilt_d
               "formant_scale")  # fmt: skip
 """Coordinates of a voice at the apex, as it can be heard (speaker and emotion together)."""
 
-FACE_MIX = 0.62
+FACE_MIX = 0.75
 """The share of the partner's expression is uniform between 0 and this."""
-FACE_NOISE = 0.17
+FACE_NOISE = 0.22
 """Spread of what a clip's expression adds to every cue."""
-VOICE_NOISE = 0.16
+VOICE_NOISE = 0.20
 """Spread, in units of arousal, of what is common to all vocal cues of a clip."""
 
 
@@ -59,8 +59,8 @@ class Performance:
     speech: Speech
     pitch_hz: np.ndarray
     """(N,)."""
-    amplitude: np.ndarray
-    """(N,) of the voicing."""
+    gain: np.ndarray
+    """(N,) amplitude of the voice against a voice at rest; ``speech.loudness`` and ``speech.noise`` multiply it."""
     tilt_db_per_octave: np.ndarray
     """(N,)."""
     breath: np.ndarray
@@ -129,7 +129,7 @@ def draw_performance(
         shift=shift,
         speech=speech,
         pitch_hz=sound["pitch_hz"],
-        amplitude=sound["amplitude"],
+        gain=sound["gain"],
         tilt_db_per_octave=sound["tilt"],
         breath=sound["breath"],
         formant_scale=float(sound["cues"][-1]),
@@ -233,14 +233,13 @@ def _draw_voice(
     semitones = level_semitones(excitement) + intonation + shake
     # Smiling shortens the vocal tract and raises the formants a little: the voice's weak cue of valence.
     formant_scale = voice.formant_scale * (1 + 0.02 * valence + 0.012 * rng.normal())
-    amplitude = speech.loudness * 10 ** (np.asarray(level_db(excitement)) / 20)
     cues = np.array([
         np.log2(voice.pitch_hz) + level_semitones(apex) / 12, range_semitones(apex), level_db(apex), tilt(apex),
         breath(apex), tremor, formant_scale,
     ])  # fmt: skip
     return dict(
         pitch_hz=smooth(voice.pitch_hz * 2 ** (semitones / 12), 0.02),
-        amplitude=amplitude,
+        gain=10 ** (np.asarray(level_db(excitement)) / 20),
         tilt=np.asarray(tilt(excitement)),
         breath=np.asarray(breath(excitement)),
         cues=cues,

@@ -12,7 +12,7 @@ from hicmae.data.synthetic.seeding import generator_for
 from hicmae.data.synthetic.speaker import Colour, Look
 
 PATTERNS = ("plain", "stripes", "panels", "blobs", "window")
-HEAD_SCALE = 0.285
+HEAD_SCALE = 0.31
 """Half the head's height as a share of the frame's side, before zoom."""
 NECK_HEIGHT = 0.9
 """Where the neck leaves the head, in half head heights below the face's centre."""
@@ -129,7 +129,7 @@ def _paint_shoulders(
     picture: np.ndarray, x: np.ndarray, y: np.ndarray, unit: float, scene: Scene, look: Look, rng: np.random.Generator
 ) -> None:
     width = look.shoulder_width
-    top = 1.32 + 0.55 * np.abs(x / width) ** 3.0
+    top = 1.26 + 0.55 * np.abs(x / width) ** 3.0
     body = cover((y - top) * unit) * cover((width + 0.12 * (y - 1.5) - np.abs(x)) * unit)
     folds = (
         1 + 0.14 * scene.light[0] * x + 0.05 * value_noise(rng, picture.shape[1:], 9) - 0.12 * np.clip(y - 1.5, 0, 1)

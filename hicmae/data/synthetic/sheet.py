@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hicmae.data.synthetic.corpus import ClipPlan, CorpusSettings, plan_clips, render_clip
+from hicmae.data.synthetic.corpus import ClipPlan, CorpusSettings, draw_clip, plan_clips, render_clip
 from hicmae.data.synthetic.emotions import EMOTIONS
+from hicmae.data.synthetic.performance import Performance
 from hicmae.data.synthetic.voice import SAMPLE_RATE_HZ
 
 _STRIP, _CAPTION = 40, 14
 
 
-def write_contact_sheet(path: Path | str, settings: CorpusSettings, *, speakers: int = 5, tile: int = 160) -> Path:
+def write_contact_sheet(path: Path | str, settings: CorpusSettings, *, speakers: int = 4, tile: int = 144) -> Path:
     """Rows are labelled speakers, columns emotions; under each face the clip's waveform and spectrogram (0..8 kHz).
 
-    Each face is shown at the clip's loudest moment in its second half. ``tile`` is the side of a face in pixels.
+    Each face is shown where its expression is farthest from where the clip began. ``tile`` is the side of a face in pixels.
     A speaker without a clip of some emotion leaves that place empty. The ending of ``path`` chooses the format.
     """
     rows = list(dict.fromkeys(plan.speaker_id for plan in plan_clips(settings) if plan.split != "unlabelled"))
@@ -36,20 +37,21 @@ def write_contact_sheet(path: Path | str, settings: CorpusSettings, *, speakers:
                 continue
             frames, sound = render_clip(chosen, settings)
             top = _CAPTION + row * height
-            face = Image.fromarray(frames[_loudest_frame(sound, len(frames))])
+            face = Image.fromarray(frames[_apex(draw_clip(chosen, settings).performance)])
             sheet.paste(face.resize((tile, tile), Image.Resampling.LANCZOS), (column * tile, top))
             sheet.paste(Image.fromarray(_waveform(sound, tile)), (column * tile, top + tile))
             sheet.paste(Image.fromarray(_spectrogram(sound, tile)), (column * tile, top + tile + _STRIP))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # 128 colours keep the file small.
-    sheet.quantize(128, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    # A palette keeps the file small.
+    sheet.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
     return path
 
 
-def _loudest_frame(sound: np.ndarray, frames: int) -> int:
-    power = (sound.astype(np.float32).reshape(frames, -1) ** 2).mean(axis=1)
-    return int(np.argmax(power[frames // 2 :])) + frames // 2
+def _apex(performance: Performance) -> int:
+    """The frame of the strongest expression, away from blinks and wide open vowels."""
+    change = np.linalg.norm(performance.face - performance.face[0], axis=1)
+    return int(np.argmax(change / change.max() - performance.blink - 0.5 * np.abs(performance.opening - 0.25)))
 
 
 def _waveform(sound: np.ndarray, width: int) -> np.ndarray:

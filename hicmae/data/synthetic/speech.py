@@ -14,6 +14,10 @@ CONTROL_HZ = 200
 """Rate of the control curves; a multiple of the 25 frames a second."""
 
 
+_LIPS_LEAD = 5
+"""How far the mouth is ahead of the sound, in control points."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Vowel:
     """Formants in hertz (of a vocal tract of scale 1); ``open`` 0..1 and ``rounding`` -1..1 (spread to round)."""
@@ -122,7 +126,8 @@ def babble(rng: np.random.Generator, tempo_hz: np.ndarray) -> Speech:
     )
     return Speech(
         loudness=smooth(loudness * (1 - 0.75 * closed), 0.03),
-        opening=smooth(opening * (1 - closed), 0.06),
+        # Lips prepare what is to be heard, so they lead the sound a little.
+        opening=np.append(smooth(opening * (1 - closed), 0.06)[_LIPS_LEAD:], np.zeros(_LIPS_LEAD)),
         rounding=smooth(rounding, 0.14),
         accent=smooth(accent, 0.2),
         declination=declination,

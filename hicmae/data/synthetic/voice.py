@@ -29,19 +29,20 @@ def synthesise(performance: Performance, *, seed: int, clip_id: str) -> np.ndarr
     def to_samples(curve: np.ndarray) -> np.ndarray:
         return np.interp(at, grid, curve).astype(np.float32)
 
-    amplitude = to_samples(performance.amplitude)
-    pulses = _glottal_pulses(rng, to_samples(performance.pitch_hz)) * amplitude
+    amplitude = performance.speech.loudness * performance.gain
+    pulses = _glottal_pulses(rng, to_samples(performance.pitch_hz)) * to_samples(amplitude)
     windows = -(-samples // _HOP) + 1
     every = np.minimum(np.arange(windows) * _HOP * CONTROL_HZ // SAMPLE_RATE_HZ, len(grid) - 1)
     tract = _tract(performance.speech.formants_hz[every] * performance.formant_scale, performance.formant_scale)
     spectrum = _spectra(pulses, windows) * _tilt(performance.tilt_db_per_octave[every])
     hiss = _spectra(rng.standard_normal(samples, dtype=np.float32), windows)
-    aspiration = 0.12 * performance.amplitude[every] * performance.breath[every]
+    aspiration = 0.12 * amplitude[every] * performance.breath[every]
     spectrum += hiss * aspiration[:, None].astype(np.float32)
     spectrum *= tract
     friction = np.flatnonzero(performance.speech.noise[every] > 0)
-    strength = 0.5 * performance.speech.noise[every][friction, None].astype(np.float32)
-    spectrum[friction] += hiss[friction] * strength * _noise_band(performance.speech.noise_hz[every][friction])
+    strength = 0.5 * (performance.speech.noise * performance.gain)[every][friction, None]
+    band = _noise_band(performance.speech.noise_hz[every][friction])
+    spectrum[friction] += hiss[friction] * (strength.astype(np.float32) * band)
     sound = _overlap_add(spectrum, samples)
 
     # Normalise by what an average voice at rest would measure, not by this clip: loudness carries arousal.
