@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from hicmae.data.batch import ClipBatch, Skip
@@ -53,3 +54,15 @@ def test_masks_move_too() -> None:
     moved = batch.to("meta")
     assert moved.video_visible is not None
     assert moved.video_visible.device.type == "meta"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_pinned_batches_reach_the_device_unchanged() -> None:
+    batch = make_batch()
+    pinned = batch.pin_memory()
+    assert pinned.video.is_pinned()
+    assert pinned.labels["emotion"].is_pinned()
+    moved = pinned.to("cuda", non_blocking=True)
+    torch.cuda.synchronize()
+    assert torch.equal(moved.waveform.cpu(), batch.waveform)

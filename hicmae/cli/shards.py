@@ -137,7 +137,7 @@ def _show_rejects(rejected: tuple[Reject, ...], console: Console) -> None:
     for reason, count in Counter(reject.reason for reject in rejected).most_common():
         console.print(f"  {reason}: {count}", highlight=False)
     for reject in rejected[:_SHOWN]:
-        console.print(f"  {reject.clip_id}: {reject.detail}", highlight=False, markup=False)
+        console.print(f"  {reject.clip_id}: {reject.detail}", highlight=False, markup=False, soft_wrap=True)
     if len(rejected) > _SHOWN:
         console.print(f"  ... and {len(rejected) - _SHOWN} more, in rejects.csv", highlight=False)
 
@@ -195,7 +195,7 @@ def _verify(args: argparse.Namespace, console: Console) -> int:
         bar = progress.add_task("verifying", total=len(ShardIndex.read(args.folder)[0].shards), speed="")
         report = verify_shards(args.folder, decode=args.decode, on_shard=lambda _: progress.advance(bar))
     for problem in report.problems:
-        console.print(problem, style="red", highlight=False, markup=False)
+        console.print(problem, style="red", highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"{report.shards} shards, {report.clips} clips, {report.decoded} decoded: {len(report.problems)} problems",
         highlight=False,

@@ -35,7 +35,7 @@ MAX_MEMBER_BYTES = 2**31
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PackedClip:
     """One clip of a shard."""
 
