@@ -1,4 +1,4 @@
-"""What a pre-training run leaves behind: a last checkpoint, an exported backbone, pictures."""
+"""What a pre-training run leaves behind: an exported backbone, pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hicmae.figures.reconstruction import draw_reconstruction
 from hicmae.reconstruction import reconstruct
 from hicmae.training.monitor import TrainingMonitor
 from hicmae.training.provenance import run_provenance
-from hicmae.training.run_directory import last_checkpoint, run_directory
+from hicmae.training.run_directory import run_directory
 from pretrain.module import PretrainModule
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ _CLIPS_DRAWN = 2
 
 
 class FinishPretraining(Callback):
-    """At the end of training: ``checkpoints/last.ckpt``, ``export/`` and ``figures/`` in the run directory."""
+    """At the end of training: ``export/`` and ``figures/`` in the run directory."""
 
     def __init__(self) -> None:
         self._batch: ClipBatch | None = None
@@ -37,7 +37,6 @@ class FinishPretraining(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, PretrainModule)
-        trainer.save_checkpoint(last_checkpoint(trainer))
         if not trainer.is_global_zero:
             return
         root = run_directory(trainer)

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from hicmae.training.monitor import TrainingMonitor
 from hicmae.training.run_directory import checkpoint_directory
+from hicmae.training.save_last import SaveLast
 from hicmae.training.status import NonFiniteLossError, StepStatus
 from hicmae.user_errors import explains_itself
 
@@ -63,7 +64,8 @@ class JobCLI(LightningCLI):
         trainer = config.trainer
         if trainer.default_root_dir is None:
             raise ValueError("trainer.default_root_dir is not set: say where the run may write, e.g. runs/first")
-        trainer.precision = _usable_precision(str(trainer.precision), str(trainer.accelerator))
+        if "bf16" in str(trainer.precision):
+            trainer.precision = _usable_precision(trainer.precision, str(trainer.accelerator))
         if trainer.enable_progress_bar is None:
             trainer.enable_progress_bar = sys.stderr.isatty()  # a bar in a log file is noise
         config.checkpoint.dirpath = str(checkpoint_directory(trainer.default_root_dir))
@@ -82,7 +84,7 @@ class JobCLI(LightningCLI):
 
 def standard_callbacks() -> list[Any]:
     """Callbacks of every job."""
-    return [TrainingMonitor(), StepStatus()]
+    return [TrainingMonitor(), StepStatus(), SaveLast()]
 
 
 def default_loggers(root: Path, *, wandb: str, project: str) -> list[Logger]:
@@ -110,8 +112,6 @@ def _wandb_key_found() -> bool:
 
 def _usable_precision(precision: str, accelerator: str) -> str:
     """bfloat16 needs a device that has it; elsewhere float32, with a warning that says what it costs."""
-    if "bf16" not in precision:
-        return precision
     on_gpu = accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
     if on_gpu and torch.cuda.is_bf16_supported():
         return precision

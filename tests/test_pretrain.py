@@ -1,0 +1,208 @@
+"""The pre-training job, run as a user runs it: what it leaves behind, how it stops, how it goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import hicmae
+from hicmae.checkpoint import read_backbone
+from hicmae.data.shard_writer import write_shards
+from pretrain.__main__ import main
+from pretrain.module import PretrainModule
+from tests.corpus import make_corpus
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "pretrain").glob("*.yaml"))
+SMALL = {"image_size": 32, "width": 32, "heads": 2, "depth": 3, "fusion_depth": 1, "decoder_width": 16,
+         "decoder_heads": 2, "decoder_depth": 3, "taps": [0, 2], "audio_patch_size": 32}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pretrain")
+    manifest = make_corpus(folder / "corpus", 24)
+    write_shards(manifest, folder / "shards", shard_mb=0.06)
+    return folder / "shards"
+
+
+def arguments(shards: Path, root: Path, *more: str) -> list[str]:
+    settings = {
+        "--model.preset": "micro", "--model.architecture": json.dumps(SMALL),
+        "--model.optimizer.warmup_epochs": "0.5", "--model.optimizer.lr_per_256": "0.2",
+        "--data.shards": f"[{shards}]", "--data.batch_size": "4", "--data.num_workers": "0",
+        "--trainer.default_root_dir": str(root), "--trainer.max_epochs": "2", "--trainer.accelerator": "cpu",
+        "--trainer.devices": "1", "--trainer.log_every_n_steps": "1", "--wandb": "off",
+    }  # fmt: skip
+    return ["fit", *(f"{name}={value}" for name, value in settings.items()), *more]
+
+
+def lines(root: Path) -> list[dict[str, str]]:
+    """Every logged line of a run, its resumed parts included."""
+    found = []
+    for path in sorted(root.glob("logs/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1])):
+        with path.open() as file:
+            found += [row for row in csv.DictReader(file) if row.get("train/loss")]
+    return found
+
+
+def curve(root: Path) -> dict[int, tuple[float, float, float]]:
+    names = ("train/video_loss", "train/audio_loss", "train/contrastive_loss")
+    return {int(row["step"]): tuple(float(row[name]) for name in names) for row in lines(root)}
+
+
+def weights(root: Path) -> dict[str, torch.Tensor]:
+    return torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert main(arguments(shards, root)) == 0
+    return root
+
+
+def test_a_run_leaves_checkpoint_export_figures_and_log(undisturbed):
+    for name in ("checkpoints/last.ckpt", "export/model.safetensors", "export/config.json", "export/README.md",
+                 "figures/reconstruction_0.png", "figures/learning_curves.png", "logs/version_0/metrics.csv",
+                 "logs/version_0/config.yaml"):  # fmt: skip
+        assert (undisturbed / name).stat().st_size > 0, name
+    row = lines(undisturbed)[-1]
+    assert row["step"] == "12"
+    for name in ("train/loss", "lr", "grad_norm", "clips_per_s", "data_wait_percent", "skipped_clips", "epoch"):
+        assert row[name], name
+    assert float(row["clips_seen"]) == 48
+
+
+def test_the_audio_loss_falls_from_epoch_to_epoch(undisturbed):
+    audio = [loss for _, loss, _ in curve(undisturbed).values()]
+    assert sum(audio[6:]) < 0.98 * sum(audio[:6])
+
+
+def test_the_export_is_the_trained_backbone_and_loads_in_three_lines(undisturbed):
+    backbone, _ = hicmae.load_backbone(undisturbed / "export")
+    trained = weights(undisturbed)
+    assert all(torch.equal(v, trained[f"model.backbone.{k}"]) for k, v in backbone.state_dict().items())
+    assert read_backbone(undisturbed / "checkpoints" / "last.ckpt").config == backbone.config
+
+
+def test_a_run_stopped_in_mid_epoch_goes_on_exactly(undisturbed, shards, tmp_path):
+    assert main(arguments(shards, tmp_path, "--trainer.max_steps=4")) == 0
+    assert main(arguments(shards, tmp_path, "--ckpt_path=last")) == 0
+    assert curve(tmp_path) == curve(undisturbed)
+    expected, resumed = weights(undisturbed), weights(tmp_path)
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_sigterm_saves_and_the_run_goes_on_exactly(undisturbed, shards, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pretrain", *arguments(shards, tmp_path)], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "step 2 " in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    said = process.stderr.read()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert "go on with --ckpt_path last" in said
+    assert max(curve(tmp_path)) < 12
+    assert main(arguments(shards, tmp_path, "--ckpt_path=last")) == 0
+    assert curve(tmp_path) == curve(undisturbed)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_batch(shards, tmp_path, monkeypatch, capsys):
+    genuine = PretrainModule.training_step
+
+    def broken(self, batch, batch_idx):
+        losses = genuine(self, batch, batch_idx)
+        if self.global_step == 4:
+            losses["loss"] = losses["loss"] * float("nan")
+        return losses
+
+    monkeypatch.setattr(PretrainModule, "training_step", broken)
+    assert main(arguments(shards, tmp_path, "--checkpoint.every_n_train_steps=2")) == 1
+    assert "not finite at step 5" in capsys.readouterr().err
+    replay = json.loads((tmp_path / "nonfinite" / "step_5_rank_0.json").read_text())
+    assert len(replay["clip_ids"]) == 4
+    assert replay["seed"] == 0
+    assert all(bool(torch.isfinite(v).all()) for v in weights(tmp_path).values()), "a broken checkpoint was saved"
+
+
+# Joint batch of 8: 2 processes with 4 clips each, or 1 with 8.
+def test_two_processes_give_the_loss_curve_of_one(shards, tmp_path):
+    common = ["--model.objective.negatives=global", "--trainer.max_epochs=4", "--trainer.max_steps=10"]
+    roots = {1: tmp_path / "one", 2: tmp_path / "two"}
+    for processes, root in roots.items():
+        command = [
+            *arguments(shards, root), *common, f"--data.batch_size={8 // processes}",
+            f"--trainer.devices={processes}", "--trainer.strategy=ddp" if processes == 2 else "--trainer.strategy=auto",
+        ]  # fmt: skip
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", "pretrain", *command], env=environment, capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = curve(roots[1]), curve(roots[2])
+    assert sorted(one) == list(range(1, 11))
+    for step in one:
+        assert two[step] == pytest.approx(one[step], abs=1e-4), f"step {step}"
+    expected, joint = weights(roots[1]), weights(roots[2])
+    assert all(torch.allclose(joint[name], expected[name], atol=1e-4) for name in expected)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_parses(config, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", str(config), "--print_config"])
+    assert stop.value.code == 0
+    assert "contrastive_weight: 0.0025" in capsys.readouterr().out
+
+
+def test_an_unknown_key_is_named(tmp_path, capsys):
+    (tmp_path / "odd.yaml").write_text("model:\n  objective:\n    contrastive_wait: 0.1\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", str(tmp_path / "odd.yaml")])
+    assert stop.value.code == 2
+    assert "contrastive_wait" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("--data.shards=[absent]", "absent"),
+        ('--model.architecture={"image_size": 50}', "image_size=50 is not divisible by patch_size=16"),
+        ('--model.architecture={"widht": 50}', "widht"),
+        ("--model.preset=huge", "unknown preset 'huge'"),
+        ("--data.video_mask_ratio=1.0", "mask ratio 1.0"),
+        ("--data.num_workers=40", "num_workers"),
+        ("--data.batch_size=100", "24 clips are too few"),
+        ("--model.optimizer.warmup_epochs=9", "lower warmup_epochs"),
+    ],
+)
+def test_bad_settings_end_with_one_line(shards, tmp_path, capsys, change, message):
+    started = time.perf_counter()
+    assert main(arguments(shards, tmp_path, change)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("pretrain: error: ")
+    assert message in error
+    assert time.perf_counter() - started < 20
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_by_field(undisturbed, shards, tmp_path, capsys):
+    other = json.dumps(SMALL | {"width": 64})
+    path = undisturbed / "checkpoints" / "last.ckpt"
+    status = main(arguments(shards, tmp_path, f"--ckpt_path={path}", f"--model.architecture={other}"))
+    assert status == 2
+    assert "width is 32, expected 64" in capsys.readouterr().err
