@@ -1,0 +1,1 @@
+"""Emotion recognition: ``python -m finetune fit --config configs/finetune/demo.yaml``."""

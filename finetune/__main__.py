@@ -1,0 +1,78 @@
+"""``python -m finetune fit|test``: see ``--help`` and configs/finetune/."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from finetune.callbacks import FollowValidation
+from finetune.data import FinetuneData
+from finetune.finish import finish_test, finish_training
+from finetune.module import FinetuneModule, monitored_score
+from hicmae.training.cli import JobCLI, run_job, standard_callbacks
+
+
+class FinetuneCLI(JobCLI):
+    """The fine-tuning command line."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--test_after_fit",
+            type=bool,
+            default=True,
+            help="After training, score the best and the last checkpoint on the test split too, if there is one.",
+        )
+        for name in ("spec", "labels", "modalities"):
+            parser.link_arguments(f"model.{name}", f"data.{name}", apply_on="instantiate")
+        # 'best' is the one with the highest validation score: see before_instantiate_classes.
+        parser.set_defaults({"checkpoint.filename": "best", "checkpoint.mode": "max"})
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Subcommands and the arguments that the command line leaves to the trainer."""
+        return {
+            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
+            "test": {"model", "dataloaders", "datamodule"},
+        }
+
+    def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
+        config = self.config[self.subcommand]
+        if config.checkpoint.monitor is None:
+            config.checkpoint.monitor = monitored_score(has_classes=bool(config.model.labels.classes))
+
+    def after_fit(self) -> None:
+        """Score the checkpoints and write what the run leaves behind."""
+        finish_training(self.trainer, self.model, self.datamodule, test=self.config.fit.test_after_fit)
+
+    def after_test(self) -> None:
+        """Write the scores of the test."""
+        checkpoint = self.config.test.ckpt_path or self.config.test.model.init
+        finish_test(self.trainer, self.model, self.datamodule, checkpoint=Path(checkpoint))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the job; returns the exit status."""
+    return run_job(
+        "finetune",
+        lambda: FinetuneCLI(
+            FinetuneModule,
+            FinetuneData,
+            seed_everything_default=0,
+            trainer_defaults={
+                "callbacks": [*standard_callbacks(), FollowValidation()],
+                "log_every_n_steps": 10,
+                "num_sanity_val_steps": 0,  # labels are checked before training, and a partial score means nothing
+            },
+            save_config_kwargs={"overwrite": True},
+            args=list(args) if args is not None else None,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""What a fine-tuning run says while it trains: the course of its scores."""
+
+from __future__ import annotations
+
+import logging
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from finetune.module import FinetuneModule
+from hicmae.data.splits import VAL
+from hicmae.figures.curves import draw_curves
+from hicmae.training.monitor import TrainingMonitor
+from hicmae.training.run_directory import run_directory
+
+logger = logging.getLogger(__name__)
+
+
+class FollowValidation(Callback):
+    """Says each validation's scores; at the end draws ``figures/learning_curves.png``.
+
+    What follows a training (scores of the checkpoints, predictions, export) is in ``finish.py``: it needs passes over
+    the data of its own.
+    """
+
+    def __init__(self) -> None:
+        self.history: list[dict[str, float]] = []
+        """Scores after each epoch, with ``step``."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, FinetuneModule)
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        scores = pl_module.evaluations[VAL].scalars
+        self.history.append({"step": float(trainer.global_step)} | {f"val/{k}": v for k, v in scores.items()})
+        if trainer.is_global_zero:
+            shown = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            logger.info("after epoch %d, validation | %s", trainer.current_epoch + 1, shown)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        root = run_directory(trainer)
+        for monitor in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(monitor, TrainingMonitor):
+                draw_curves(
+                    monitor.history,
+                    root / "figures" / "learning_curves.png",
+                    validation=self.history,
+                    title=f"fine-tuning, {root.name}",
+                )

@@ -1,0 +1,187 @@
+"""The fine-tuning job's data side: labelled clips, from shards or files, divided by speaker."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+
+from hicmae.backbone import MODALITIES, Modality
+from hicmae.config import InputSpec
+from hicmae.data.augment import RecognitionDraws
+from hicmae.data.evaluation import EvaluationLoader
+from hicmae.data.labels import LabelSpec
+from hicmae.data.order import batches_per_rank
+from hicmae.data.source import ClipSource, ManifestSource, ShardSource, select_split
+from hicmae.data.splits import TEST, TRAIN, VAL, Splits, split_source
+from hicmae.data.stream import TrainStream
+from hicmae.media.decode import Decoder
+
+logger = logging.getLogger(__name__)
+
+
+class FinetuneData(pl.LightningDataModule):
+    """Labelled clips for training, validation and test, by the manifest's ``split`` column (train, val, test).
+
+    Args:
+        spec: the model's input (linked to the model by the command line).
+        labels: what is learnt (linked to the model by the command line).
+        modalities: what the model is given (linked to the model by the command line).
+        shards: folders made by ``hicmae shards write``; several are taken together.
+        manifest: instead of shards, a manifest whose files are read as they are.
+        batch_size: clips per device and step.
+        num_workers: decoding processes per device; 0 decodes in the training process.
+        seed: decides order, windows, crops, flips, mixing, drop path, and which speakers are chosen.
+        shuffle_shards: shards whose clips are mixed with one another.
+        val_fraction: share of the training speakers that become validation where the data has no split ``val``.
+        max_train_subjects: train on so many speakers only, for experiments with few labels; empty: on all.
+        allow_shared_subjects: accept speakers that occur in two of train, val and test.
+        val_segments: windows per clip whose outputs are averaged in validation.
+        test_segments: windows per clip whose outputs are averaged in the test.
+        decoder: auto, pyav or decord.
+        max_skip_fraction: share of clips that may be undecodable before the job stops.
+    """
+
+    def __init__(
+        self,
+        spec: InputSpec,
+        labels: LabelSpec,
+        modalities: tuple[Modality, ...] = MODALITIES,
+        shards: list[Path] | None = None,
+        manifest: Path | None = None,
+        batch_size: int = 56,
+        num_workers: int = 8,
+        seed: int = 0,
+        shuffle_shards: int = 8,
+        val_fraction: float = 0.2,
+        max_train_subjects: int | None = None,
+        allow_shared_subjects: bool = False,
+        val_segments: int = 1,
+        test_segments: int = 2,
+        decoder: Decoder = "auto",
+        max_skip_fraction: float = 0.05,
+    ) -> None:
+        super().__init__()
+        if bool(shards) == bool(manifest):
+            raise ValueError("give the labelled clips either as data.shards or as data.manifest, one of the two")
+        self.spec = spec
+        self.labels = labels
+        self.modalities = modalities
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.shuffle_shards = shuffle_shards
+        self.val_fraction = val_fraction
+        self.max_train_subjects = max_train_subjects
+        self.allow_shared_subjects = allow_shared_subjects
+        self.segments = {VAL: val_segments, TEST: test_segments}
+        self.decoder: Decoder = decoder
+        self.max_skip_fraction = max_skip_fraction
+        self.source: ClipSource = ShardSource(list(shards)) if shards else ManifestSource(manifest or "")
+        self.splits: Splits | None = None
+        """Set when training starts."""
+        self.train_loader: TrainStream | None = None
+        self._evaluation_loaders: dict[str, EvaluationLoader] = {}
+
+    def setup(self, stage: str) -> None:
+        """Divide the clips and check every label, before anything takes time.
+
+        Raises:
+            ValueError: no clips, speakers in two parts, unusable labels.
+        """
+        if stage != "fit" or self.splits is not None:
+            return
+        splits = split_source(
+            self.source,
+            val_fraction=self.val_fraction,
+            seed=self.seed,
+            max_train_subjects=self.max_train_subjects,
+            allow_shared_subjects=self.allow_shared_subjects,
+        )
+        for part, clips in ((TRAIN, splits.train), (VAL, splits.val), (TEST, splits.test)):
+            if clips is not None:
+                self.labels.check(clips)
+                self._warn_of_absent_classes(part, clips)
+        self.splits = splits
+
+    def _warn_of_absent_classes(self, part: str, clips: ClipSource) -> None:
+        for column, names in self.labels.classes.items():
+            counts = Counter(clips.info(number).labels[column] for number in range(len(clips)))
+            if absent := [name for name in names if not counts[name]]:
+                logger.warning("%s: no clip of the split %r has %s %s", clips.name, part, column, ", ".join(absent))
+
+    def evaluation_source(self, part: str) -> ClipSource:
+        """The clips of ``val`` or ``test``."""
+        if self.splits is None:  # a test alone: nothing is trained, so nothing needs to be divided
+            return select_split(self.source, part)
+        clips = self.splits.val if part == VAL else self.splits.test
+        assert clips is not None, "asked for a split that the data does not have"
+        return clips
+
+    @property
+    def _world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches per rank and epoch."""
+        assert self.splits is not None
+        return batches_per_rank(len(self.splits.train), world_size=self._world[1], batch_size=self.batch_size)
+
+    def train_dataloader(self) -> TrainStream:
+        """The training stream; it resumes to the batch."""
+        assert self.splits is not None
+        rank, world_size = self._world
+        self.train_loader = TrainStream(
+            self.splits.train,
+            spec=self.spec,
+            draws=RecognitionDraws(image_size=self.spec.image_size),
+            labels=self.labels,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            shuffle_shards=self.shuffle_shards,
+            num_workers=self.num_workers,
+            rank=rank,
+            world_size=world_size,
+            decoder=self.decoder,
+            require_video="video" in self.modalities,
+            pin_memory=torch.cuda.is_available(),
+            max_skip_fraction=self.max_skip_fraction,
+        )
+        return self.train_loader
+
+    def val_dataloader(self) -> EvaluationLoader:
+        """Every validation clip once."""
+        return self._evaluation_loader(VAL)
+
+    def test_dataloader(self) -> EvaluationLoader:
+        """Every test clip and segment once."""
+        return self._evaluation_loader(TEST)
+
+    def _evaluation_loader(self, part: str) -> EvaluationLoader:
+        if part not in self._evaluation_loaders:  # kept, because its workers are
+            rank, world_size = self._world
+            self._evaluation_loaders[part] = EvaluationLoader(
+                self.evaluation_source(part),
+                spec=self.spec,
+                segments=self.segments[part],
+                labels=self.labels,
+                batch_size=self.batch_size,
+                num_workers=self.num_workers,
+                rank=rank,
+                world_size=world_size,
+                decoder=self.decoder,
+                require_video="video" in self.modalities,
+                pin_memory=torch.cuda.is_available(),
+                max_skip_fraction=self.max_skip_fraction,
+            )
+        return self._evaluation_loaders[part]
+
+    def close(self) -> None:
+        """End all decoding processes."""
+        for loader in (self.train_loader, *self._evaluation_loaders.values()):
+            if loader is not None:
+                loader.close()

@@ -1,0 +1,175 @@
+"""After training: score the last and the best checkpoint, write results, figures and the export."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning.pytorch import Trainer
+
+from finetune.data import FinetuneData
+from finetune.evaluation import Evaluation
+from finetune.module import FinetuneModule
+from hicmae.checkpoint import save_export
+from hicmae.data.splits import TEST, VAL
+from hicmae.figures.confusion import draw_confusion
+from hicmae.figures.scatter import draw_scatter
+from hicmae.training.provenance import run_provenance
+from hicmae.training.run_directory import last_checkpoint, run_directory
+
+logger = logging.getLogger(__name__)
+
+BEST, LAST = "best", "last"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A checkpoint and how it did."""
+
+    name: str
+    """best, last, or what a test was given."""
+    path: Path
+    step: int | None
+    """Optimiser steps behind it; ``None`` where that is not known."""
+    evaluations: dict[str, Evaluation]
+    """By split: val, test."""
+
+
+def finish_training(trainer: Trainer, module: FinetuneModule, data: FinetuneData, *, test: bool) -> None:
+    """Write ``metrics.json``, ``predictions.parquet``, figures and ``export/`` into the run directory.
+
+    The best checkpoint is the one with the highest validation score; it is exported. Without one (training ended
+    before its first validation) the last one is. ``test=False`` leaves the test split alone.
+    """
+    assert data.splits is not None
+    parts = [VAL] + ([TEST] if test and data.splits.test is not None else [])
+    scored: list[Scored] = []
+    for name, path in _checkpoints(trainer).items():
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(checkpoint["state_dict"])
+        step = int(checkpoint["global_step"])
+        if scored and scored[0].step == step:  # the best one is the last one
+            evaluations = scored[0].evaluations
+        else:
+            evaluations = _evaluate(trainer, module, data, parts)
+        scored.append(Scored(name=name, path=path, step=step, evaluations=evaluations))
+    data.close()
+    if not trainer.is_global_zero:
+        return
+    root = run_directory(trainer)
+    chosen = scored[0]
+    module.load_state_dict(torch.load(chosen.path, map_location="cpu", weights_only=True)["state_dict"])
+    about = {
+        "selected_on": f"{module.monitored} (highest)" if chosen.name == BEST else "nothing: there is only the last",
+        "validation": "carved from the training speakers" if data.splits.val_is_carved else "the data's own split",
+        "splits": data.splits.summary(),
+        **_about(module, data),
+        "seed": data.seed,
+    }
+    write_results(root, scored, module, about)
+    provenance = run_provenance(
+        trainer,
+        job="finetune",
+        data={"name": data.source.name, "splits": about["splits"]},
+        metrics={
+            f"{part}/{name}": value
+            for part, evaluation in chosen.evaluations.items()
+            for name, value in evaluation.scalars.items()
+            if not math.isnan(value)
+        },
+    )
+    provenance |= {"init": about["init"], "checkpoint": f"{chosen.name}, after {chosen.step} steps"}
+    export = save_export(root / "export", module.model, spec=module.spec, provenance=provenance)
+    logger.info("exported the recogniser (%s checkpoint) to %s", chosen.name, export)
+
+
+def finish_test(trainer: Trainer, module: FinetuneModule, data: FinetuneData, *, checkpoint: Path) -> None:
+    """Write the same files for a test alone, into ``test/`` of the run directory."""
+    data.close()
+    if not trainer.is_global_zero:
+        return
+    scored = Scored(name="tested", path=checkpoint, step=None, evaluations={TEST: module.evaluations[TEST]})
+    write_results(run_directory(trainer) / TEST, [scored], module, _about(module, data))
+
+
+def write_results(root: Path, scored: list[Scored], module: FinetuneModule, about: dict[str, Any]) -> None:
+    """Write ``metrics.json``, ``predictions.parquet`` and the figures of some checkpoints below ``root``."""
+    root.mkdir(parents=True, exist_ok=True)
+    checkpoints = {
+        one.name: {"path": str(one.path), "step": one.step}
+        | {part: evaluation.to_dict() for part, evaluation in one.evaluations.items()}
+        for one in scored
+    }
+    _replace(root / "metrics.json", json.dumps({"about": about, **checkpoints}, indent=2, allow_nan=False) + "\n")
+    tables = []
+    for one in scored:
+        for part, evaluation in one.evaluations.items():
+            table = evaluation.table.copy()
+            table.insert(0, "checkpoint", one.name)
+            table.insert(1, "split", part)
+            tables.append(table)
+            _draw(root / "figures", one.name, part, evaluation)
+            shown = " ".join(f"{name} {value:.4f}" for name, value in evaluation.scalars.items())
+            logger.info("%s checkpoint, %s | %s", one.name, part, shown)
+    draft = root / ".predictions.parquet.draft"
+    pd.concat(tables, ignore_index=True).to_parquet(draft, index=False)
+    draft.replace(root / "predictions.parquet")
+    logger.info("wrote %s and predictions.parquet", root / "metrics.json")
+
+
+def _about(module: FinetuneModule, data: FinetuneData) -> dict[str, Any]:
+    return {
+        "data": data.source.name,
+        "init": str(module.init) if module.init else "random weights",
+        "modalities": list(module.modalities),
+        "classes": list(module.targets.classes),
+        "dimensions": list(module.targets.dimensions),
+        "segments": dict(data.segments),
+    }
+
+
+def _checkpoints(trainer: Trainer) -> dict[str, Path]:
+    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    found = {BEST: Path(best)} if best else {}
+    return found | {LAST: last_checkpoint(trainer)}
+
+
+def _evaluate(trainer: Trainer, module: FinetuneModule, data: FinetuneData, parts: list[str]) -> dict[str, Evaluation]:
+    for part in parts:
+        run = trainer.validate if part == VAL else trainer.test
+        run(module, datamodule=data, verbose=False)
+    return {part: module.evaluations[part] for part in parts}
+
+
+def _draw(folder: Path, checkpoint: str, part: str, evaluation: Evaluation) -> None:
+    title = f"{checkpoint} checkpoint, {part}: "
+    scores = evaluation.scalars
+    if evaluation.categorical is not None:
+        draw_confusion(
+            evaluation.categorical.confusion,
+            evaluation.classes,
+            folder / f"confusion_{part}_{checkpoint}.png",
+            title=f"{title}UAR {scores['uar']:.1%}, WAR {scores['war']:.1%}, {len(evaluation.table)} clips",
+        )
+    if evaluation.dimensional:
+        table = evaluation.table
+        draw_scatter(
+            {
+                name: (table[f"{name}_target"].to_numpy(), table[f"{name}_prediction"].to_numpy())
+                for name in evaluation.dimensional
+            },
+            folder / f"scatter_{part}_{checkpoint}.png",
+            title=f"{title}CCC {scores['ccc']:.3f}, {len(table)} clips",
+        )
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text)
+    draft.replace(path)

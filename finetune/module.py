@@ -1,0 +1,280 @@
+"""The fine-tuning job's model side: what happens to a batch, and how parameters are updated."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from finetune.evaluation import Evaluation, evaluate, targets_of
+from finetune.start import check_same_task, choose_start, is_recognizer
+from hicmae.backbone import MODALITIES, Backbone, Modality
+from hicmae.checkpoint import check_same_architecture, load_recognizer
+from hicmae.config import ModelConfig
+from hicmae.data.batch import ClipBatch
+from hicmae.data.labels import LabelSpec
+from hicmae.data.order import generator
+from hicmae.data.splits import TEST, VAL
+from hicmae.heads import Targets
+from hicmae.losses import dimensional_loss, soft_cross_entropy
+from hicmae.media.batch_transform import BatchTransform
+from hicmae.mixing import Mix, MixConfig, draw_mix
+from hicmae.predictions import SegmentOutputs
+from hicmae.recognition import EmotionRecognizer, Recognition
+from hicmae.training.optim import OptimizerConfig, build_optimizer, schedule_epochs
+
+logger = logging.getLogger(__name__)
+
+RECIPE = OptimizerConfig(lr_per_256=1e-3, min_lr_per_256=1e-6, scale_min_lr=False, betas=(0.9, 0.999), layer_decay=0.75)
+"""The paper's optimiser for fine-tuning (section 4.2)."""
+
+
+class FinetuneModule(pl.LightningModule):
+    """Fine-tunes a backbone to recognise emotion (paper, sections 3.4 and 4.2).
+
+    Args:
+        labels: what is learnt: classes by label column (one column at most), ranges of dimensions by label column.
+        init: backbone to start from: exported folder, ``.ckpt`` or reference file; empty: random weights. The test
+            takes an exported recogniser, head and all.
+        preset: size of the model without ``init`` (micro, tiny, small, base; base if empty); with it, only checked.
+        architecture: fields of ``ModelConfig`` that differ from the preset, e.g. ``{width: 96}``; with ``init``, only
+            checked.
+        modalities: what the model sees and hears: video, audio, or both.
+        drop_path: stochastic depth of the last layer; grows from 0 over the layers.
+        head_init_scale: factor of the head's initial weights.
+        label_smoothing: share of every class label spread evenly over the classes.
+        dimensional_loss: loss of the dimensions: mse, ccc, pcc, l1 or smooth_l1.
+        dimensional_weight: factor of that loss beside the classes' cross-entropy.
+        mixing: mixup and cutmix.
+        optimizer: AdamW, learning rates per 256 clips, layer decay and schedule.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSpec,
+        init: Path | None = None,
+        preset: str | None = None,
+        architecture: dict[str, Any] | None = None,
+        modalities: tuple[Modality, ...] = MODALITIES,
+        drop_path: float = 0.1,
+        head_init_scale: float = 1e-3,
+        label_smoothing: float = 0.1,
+        dimensional_loss: Literal["mse", "ccc", "pcc", "l1", "smooth_l1"] = "mse",
+        dimensional_weight: float = 1.0,
+        mixing: MixConfig = MixConfig(),  # noqa: B008  frozen, and shown with its defaults by --help
+        optimizer: OptimizerConfig = RECIPE,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing={label_smoothing} must be at least 0 and below 1")
+        if mixing.video_only and "video" not in modalities:
+            raise ValueError("mixing.video_only needs video among model.modalities; set mixing.video_only=false")
+        self.labels = labels
+        self.targets = targets_of(labels)
+        self.init = init
+        start = choose_start(init, preset, architecture)
+        self.config, self.spec = start.config, start.spec
+        backbone = Backbone(self.config, drop_path=drop_path)
+        if start.backbone is not None:
+            backbone.load_state_dict(start.backbone)
+        self.model = EmotionRecognizer(backbone, self.targets, modalities=modalities, init_scale=head_init_scale)
+        self.modalities = self.model.modalities
+        _freeze_unused(backbone, self.modalities)
+        self.label_smoothing = label_smoothing
+        self.dimensional_loss_name = dimensional_loss
+        self.dimensional_weight = dimensional_weight
+        self.mixing = mixing
+        self.optimizer_config = optimizer
+        self.transform = BatchTransform(self.spec)
+        self.evaluations: dict[str, Evaluation] = {}
+        """The latest pass over each split (val, test)."""
+        self._segments = SegmentOutputs()
+        self._has_head = False
+
+    @property
+    def monitored(self) -> str:
+        """The validation score that the best checkpoint has most of."""
+        return monitored_score(has_classes=bool(self.targets.classes))
+
+    # ------------------------------------------------------------ one batch
+
+    def inputs(self, batch: ClipBatch, mix: Mix | None = None) -> tuple[Tensor | None, Tensor | None]:
+        """Model inputs: video (B, 3, T, S, S) and log-mel (B, 1, frames, bins); ``None`` for what is not used."""
+        video = log_mel = None
+        if "video" in self.modalities:
+            video = self.transform.frames(batch.video, crop_box=batch.crop_box, flip=batch.flip)
+            video = video if mix is None else mix.video(video)
+        if "audio" in self.modalities:
+            log_mel = self.transform.sound(batch.waveform, gain=batch.gain)
+            log_mel = log_mel if mix is None else mix.log_mel(log_mel)
+        return video, log_mel
+
+    def forward(self, batch: ClipBatch, mix: Mix | None = None) -> Recognition:
+        """Features, logits and values of a batch."""
+        recognition: Recognition = self.model(*self.inputs(batch, mix))
+        return recognition
+
+    def losses(self, output: Recognition, labels: dict[str, Tensor], mix: Mix | None = None) -> dict[str, Tensor]:
+        """``loss``, and its parts where there are two."""
+        parts: dict[str, Tensor] = {}
+        if output.logits is not None:
+            target = labels[next(iter(self.labels.classes))]
+            shares = target if mix is None else mix.classes(target, len(self.targets.classes))
+            parts["class_loss"] = soft_cross_entropy(output.logits, shares, label_smoothing=self.label_smoothing)
+        if output.values is not None:
+            values = torch.stack([labels[name] for name in self.targets.dimensions], dim=1)
+            values = values if mix is None else mix.values(values)
+            parts["dimensional_loss"] = dimensional_loss(self.dimensional_loss_name)(output.values, values)
+        if len(parts) == 1:
+            return {"loss": next(iter(parts.values()))}
+        return {"loss": parts["class_loss"] + self.dimensional_weight * parts["dimensional_loss"]} | parts
+
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Losses; ``TrainingMonitor`` logs them."""
+        # Keyed by step and clip, so that a resumed run draws what an undisturbed one would; the clip tells ranks and
+        # accumulated batches apart. Drop path draws from torch's own generator.
+        rng = generator("finetune", self._data.seed, self.global_step, batch.clip_ids[0])
+        torch.manual_seed(int(rng.integers(2**63)))
+        mix = draw_mix(
+            rng,
+            self.mixing,
+            image_size=self.spec.image_size if "video" in self.modalities else None,
+            audio_frames=self.spec.audio_frames if "audio" in self.modalities else None,
+        )
+        return self.losses(self(batch, mix), batch.labels, mix)
+
+    # ------------------------------------------------------------ evaluation
+
+    def _evaluate(self, batch: ClipBatch) -> None:
+        output = self(batch)
+        columns = [] if output.logits is None else [output.logits.float().softmax(dim=1)]
+        columns += [] if output.values is None else [output.values.float()]
+        given = {"video": batch.has_video, "audio": batch.has_audio}
+        columns += [given[name].float()[:, None] for name in self.modalities]
+        self._segments.add(batch.index, batch.segment, batch.valid, torch.cat(columns, dim=1))
+
+    def _finish_evaluation(self, part: str) -> Evaluation:
+        result = self._segments.gather()
+        evaluation = evaluate(result, self._data.evaluation_source(part), self.labels, self.modalities)
+        self.evaluations[part] = evaluation
+        return evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last pass."""
+        self._segments = SegmentOutputs()
+
+    def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
+        """Outputs of validation clips."""
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Scores over all clips of all ranks."""
+        if self.trainer.sanity_checking:
+            return
+        scores = self._finish_evaluation(VAL).scalars
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            # The same on every rank: gathered before they were computed.
+            self.log_dict({f"val/{name}": value for name, value in scores.items()}, sync_dist=True)
+
+    def on_test_start(self) -> None:
+        """A test without a checkpoint takes the head, too, from the exported recogniser in ``init``."""
+        if not self._has_head:
+            self._load_recognizer()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the last pass."""
+        self._segments = SegmentOutputs()
+
+    def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
+        """Outputs of test clips."""
+        self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Scores over all clips of all ranks."""
+        self._finish_evaluation(TEST)
+
+    def _load_recognizer(self) -> None:
+        if not is_recognizer(self.init):
+            raise ValueError(
+                f"nothing to test: model.init is {str(self.init) if self.init else 'empty'}, which holds no trained "
+                "head; give --ckpt_path RUN/checkpoints/best.ckpt, or --model.init with an exported recogniser"
+            )
+        assert self.init is not None
+        recognizer, _ = load_recognizer(self.init)
+        check_same_task(recognizer.targets, self.targets, recognizer.modalities, self.modalities, self.init)
+        self.model.load_state_dict(recognizer.state_dict())
+        self._has_head = True
+
+    # ------------------------------------------------------------ training
+
+    @property
+    def _data(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def on_fit_start(self) -> None:
+        """From here on the head is this run's own."""
+        self._has_head = True
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with layer decay, warm-up and cosine per step, for the global batch of this run."""
+        trainer = self.trainer
+        accumulate = trainer.accumulate_grad_batches
+        steps_per_epoch = max(1, math.ceil(self._data.batches_per_epoch / accumulate))
+        optimizer, schedule = build_optimizer(
+            self.model,
+            self.optimizer_config,
+            global_batch=self._data.batch_size * trainer.world_size * accumulate,
+            steps_per_epoch=steps_per_epoch,
+            epochs=schedule_epochs(trainer.max_epochs, trainer.max_steps, steps_per_epoch),
+            depth=self.config.depth,
+            fusion_depth=self.config.fusion_depth,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # ------------------------------------------------------------ checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what the weights are, in plain values."""
+        checkpoint["hicmae"] = {
+            "job": "finetune",
+            "model": self.config.to_dict(),
+            "input": self.spec.to_dict(),
+            "targets": {"classes": list(self.targets.classes), "dimensions": list(self.targets.dimensions)},
+            "labels": self.labels.to_dict(),
+            "modalities": list(self.modalities),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights of another architecture or task, naming what differs."""
+        about = checkpoint.get("hicmae")
+        if about is None or about["job"] != "finetune":
+            raise ValueError(
+                "this checkpoint was not written by fine-tuning; to start from a pre-trained backbone, give it as "
+                "--model.init instead of --ckpt_path"
+            )
+        check_same_architecture(ModelConfig.from_dict(about["model"]), self.config, "the checkpoint")
+        found = Targets(classes=tuple(about["targets"]["classes"]), dimensions=tuple(about["targets"]["dimensions"]))
+        check_same_task(found, self.targets, tuple(about["modalities"]), self.modalities, "the checkpoint")
+        self._has_head = True
+
+
+def monitored_score(*, has_classes: bool) -> str:
+    """Validation score by which the best checkpoint is chosen: UAR, or the mean CCC without classes."""
+    return "val/uar" if has_classes else "val/ccc"
+
+
+def _freeze_unused(backbone: Backbone, modalities: tuple[Modality, ...]) -> None:
+    """Parts that a single-modality run never calls get no gradient, which data-parallel training must know."""
+    if len(modalities) == 2:
+        return
+    unused = "audio" if modalities == ("video",) else "video"
+    for name, parameter in backbone.named_parameters():
+        if name.startswith((f"{unused}_", "fusion.")):
+            parameter.requires_grad_(False)

@@ -1,0 +1,75 @@
+"""What a fine-tuning run starts from: random weights, or a backbone that is already there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hicmae.checkpoint import check_same_architecture, read_backbone, read_export
+from hicmae.config import InputSpec, ModelConfig
+from hicmae.heads import Targets
+
+_DEFAULT_PRESET = "base"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Architecture, input and, with ``init``, weights."""
+
+    config: ModelConfig
+    spec: InputSpec
+    backbone: dict[str, Tensor] | None
+    """Weights by their names in ``Backbone``; ``None``: random ones."""
+
+
+def choose_start(init: Path | None, preset: str | None, architecture: Mapping[str, Any] | None) -> Start:
+    """Resolve the three settings.
+
+    Args:
+        init: exported folder, ``.ckpt`` or reference file; it brings architecture and input with it.
+        preset: without ``init``, the size of the model (base, if not given); with it, a size to check it against.
+        architecture: without ``init``, fields that differ from the preset; with it, fields to check.
+
+    Raises:
+        FileNotFoundError, ValueError: no such checkpoint, or one of another architecture (the fields are named).
+    """
+    fields = dict(architecture or {})
+    if init is None:
+        config = ModelConfig.preset(preset or _DEFAULT_PRESET, **fields)
+        return Start(config=config, spec=InputSpec.for_model(config), backbone=None)
+    weights = read_backbone(init, ModelConfig.preset(preset, **fields) if preset else None)
+    if unknown := sorted(set(fields) - set(weights.config.to_dict())):
+        raise ValueError(f"model.architecture has unknown fields {unknown}; known: {sorted(weights.config.to_dict())}")
+    check_same_architecture(weights.config, replace(weights.config, **fields), init)
+    return Start(config=weights.config, spec=weights.spec, backbone=weights.state)
+
+
+def check_same_task(
+    found: Targets,
+    expected: Targets,
+    found_modalities: tuple[str, ...],
+    expected_modalities: tuple[str, ...],
+    what: str | Path,
+) -> None:
+    """Raise ``ValueError`` that names both sides where a trained head is for another task than this run's."""
+    for name in ("classes", "dimensions"):
+        theirs, ours = getattr(found, name), getattr(expected, name)
+        if theirs != ours:
+            raise ValueError(
+                f"{what} predicts the {name} {list(theirs)}, in this order, but model.labels names {list(ours)}; "
+                "give the same list in the same order, or train a head for the new one"
+            )
+    if found_modalities != expected_modalities:
+        raise ValueError(
+            f"{what} was trained with {' and '.join(found_modalities)}, but model.modalities is "
+            f"{list(expected_modalities)}; give the same modalities"
+        )
+
+
+def is_recognizer(init: Path | None) -> bool:
+    """Whether ``init`` is an exported folder that holds a head too."""
+    return init is not None and init.is_dir() and read_export(init).kind == "recognizer"
