@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from hicmae.cli import main
-from hicmae.data import shard_writer
+from hicmae.data import shard_pack, shard_writer
 from hicmae.data.manifest import Clip, Manifest, read_manifest, write_manifest
-from hicmae.data.shard_index import ShardIndex, index_foreign, scan_tar
+from hicmae.data.shard_foreign import index_foreign
+from hicmae.data.shard_index import ShardIndex, scan_tar
 from hicmae.data.shard_verify import verify_shards
 from hicmae.data.shard_writer import plan_shards, write_shards
 from hicmae.data.source import ShardSource
@@ -94,8 +95,8 @@ def test_restart_redoes_only_what_is_missing(manifest: Manifest, shards: Path, m
     (shards / "shard-000000.tar").write_bytes(b"half")  # a copy that failed
     (shards / "parts" / "shard-000002.json").unlink()  # killed between the tar and its part file
     probed: list[str] = []
-    real = shard_writer.probe
-    monkeypatch.setattr(shard_writer, "probe", lambda data, *, name: (probed.append(name), real(data, name=name))[1])
+    real = shard_pack.probe
+    monkeypatch.setattr(shard_pack, "probe", lambda data, *, name: (probed.append(name), real(data, name=name))[1])
     report = write_shards(manifest, shards, shard_mb=SMALL_MB)
     plan = plan_shards(manifest, shard_bytes=round(SMALL_MB * 1e6), seed=0)
     assert sorted(probed) == sorted(str(clip.video) for shard in plan.shards[:3] for clip in shard)

@@ -204,7 +204,7 @@ def _verify(args: argparse.Namespace, console: Console) -> int:
 
 
 def _index(args: argparse.Namespace, console: Console) -> int:
-    from hicmae.data.shard_index import index_foreign
+    from hicmae.data.shard_foreign import index_foreign
 
     with _progress(console) as progress:
         bar = progress.add_task("indexing", total=len(list(args.folder.glob("*.tar"))), speed="")
