@@ -18,8 +18,9 @@ _STRIP, _CAPTION = 40, 14
 def write_contact_sheet(path: Path | str, settings: CorpusSettings, *, speakers: int = 4, tile: int = 144) -> Path:
     """Rows are labelled speakers, columns emotions; under each face the clip's waveform and spectrogram (0..8 kHz).
 
-    Each face is shown where its expression is farthest from where the clip began. ``tile`` is the side of a face in pixels.
-    A speaker without a clip of some emotion leaves that place empty. The ending of ``path`` chooses the format.
+    Each face is shown where its expression is farthest from where the clip began. ``tile`` is the side of
+    a face in pixels. A speaker without a clip of some emotion leaves that place empty. The ending of
+    ``path`` chooses the format.
     """
     rows = list(dict.fromkeys(plan.speaker_id for plan in plan_clips(settings) if plan.split != "unlabelled"))
     rows = rows[:speakers]

@@ -170,7 +170,7 @@ def _draw_voice(rng: np.random.Generator, low_voice: bool) -> Voice:
         pitch_hz=float(np.exp(_vary(rng, np.log(115 if low_voice else 205), 0.13))),
         pitch_range=_vary(rng, 1.0, 0.12),
         formant_scale=_vary(rng, 0.94 if low_voice else 1.10, 0.035),
-        tilt_db_per_octave=_vary(rng, -5.0, 0.8),
+        tilt_db_per_octave=_vary(rng, -4.2, 0.8),
         tempo_hz=_vary(rng, 4.3, 0.28),
         breath=float(np.clip(_vary(rng, 0.12, 0.05), 0.02, 0.3)),
         level_db=_vary(rng, 0.0, 1.5),

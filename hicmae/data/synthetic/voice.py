@@ -40,7 +40,7 @@ def synthesise(performance: Performance, *, seed: int, clip_id: str) -> np.ndarr
     spectrum += hiss * aspiration[:, None].astype(np.float32)
     spectrum *= tract
     friction = np.flatnonzero(performance.speech.noise[every] > 0)
-    strength = 0.5 * (performance.speech.noise * performance.gain)[every][friction, None]
+    strength = 0.32 * (performance.speech.noise * performance.gain)[every][friction, None]
     band = _noise_band(performance.speech.noise_hz[every][friction])
     spectrum[friction] += hiss[friction] * (strength.astype(np.float32) * band)
     sound = _overlap_add(spectrum, samples)
