@@ -216,8 +216,9 @@ def _picture_stream(container: InputContainer, name: str) -> VideoStream | None:
     assert isinstance(stream, VideoStream)
     if stream.codec_context is None:
         raise DecodeError(name, "unsupported_codec", "FFmpeg has no decoder for its picture", _REENCODE)
-    if stream.width * stream.height > MAX_PIXELS:
-        found = f"its frames are {stream.width}x{stream.height}, over {MAX_PIXELS} pixels"
+    # FFmpeg reports 0 x 0 for what it was told is too large.
+    if not 0 < stream.width * stream.height <= MAX_PIXELS:
+        found = f"its frames have no size, or are over {MAX_PIXELS} pixels"
         raise DecodeError(name, "too_large", found, "scale it down: ffmpeg -i FILE -vf scale=-2:720 NEW.mp4")
     return stream
 

@@ -23,8 +23,9 @@ def decode_frames_with_decord(
 
     Raises:
         ValueError: decord is not installed.
-        DecodeError: ``decord_timeline`` when decord's frame times are not those of the file (it ignores what an
-            edit list hides), ``corrupt_frames`` when it fails.
+        DecodeError: ``decord_unsupported`` for files of which decord would show wrong frames (hidden by an edit
+            list, open groups of pictures, AVI with reordered frames, other frame times than the file's);
+            ``decord_failed`` when it fails.
     """
     try:
         import decord
@@ -33,27 +34,31 @@ def decode_frames_with_decord(
             "decoder='decord' needs the package decord: install hicmae[decord], or set decoder='auto'"
         ) from error
     if track.counted:
-        raise _other_timeline(name, "an AVI file with reordered frames has no presentation times to go by")
+        raise _unsupported(name, "an AVI file with reordered frames has no presentation times to go by")
     if len(track.kept) != len(track.packets):
-        raise _other_timeline(name, "an edit list hides some of its frames, which decord would show")
+        raise _unsupported(name, "an edit list hides some of its frames, which decord would show")
+    keys = np.array([packet.is_keyframe for packet in track.packets])
+    earliest_to_come = np.minimum.accumulate(track.pts[::-1])[::-1]
+    if (earliest_to_come < track.pts)[keys].any():
+        raise _unsupported(name, "its groups of pictures are open: some frames lean on a key frame after them")
     try:
         reader = decord.VideoReader(io.BytesIO(data), num_threads=1)
         if len(reader) != len(track.kept):
-            raise _other_timeline(name, f"decord counts {len(reader)} frames, the file holds {len(track.kept)}")
+            raise _unsupported(name, f"decord counts {len(reader)} frames, the file holds {len(track.kept)}")
         starts = np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0].astype(np.float64)
         pictures = reader.get_batch(frames).asnumpy()
     except DecodeError:
         raise
     except (decord.DECORDError, RuntimeError, AssertionError, IndexError) as error:
         found = f"decord fails on its picture: {str(error).strip().splitlines()[0]}"
-        raise DecodeError(name, "corrupt_frames", found, "try decoder='auto', or drop the file") from None
+        raise DecodeError(name, "decord_failed", found, "set decoder='auto' (PyAV), or drop the file") from None
     # Decord's clock may start elsewhere, so the steps are compared.
     worst = float(np.abs((starts - starts[0]) - (track.times_s - track.times_s[0])).max())
     if not worst <= 0.002:
-        raise _other_timeline(name, f"decord's frame times differ from the file's by {worst:.3f} s")
+        raise _unsupported(name, f"decord's frame times differ from the file's by {worst:.3f} s")
     for number, picture in zip(frames, pictures, strict=True):
         deliver(int(number), picture, 0)  # decord has turned it already
 
 
-def _other_timeline(name: str, found: str) -> DecodeError:
-    return DecodeError(name, "decord_timeline", found, "set decoder='auto' (PyAV), or re-encode the file")
+def _unsupported(name: str, found: str) -> DecodeError:
+    return DecodeError(name, "decord_unsupported", found, "set decoder='auto' (PyAV), or re-encode the file")

@@ -56,6 +56,7 @@ def choose_window(
     start_s = float(times_s[start])
     instants = start_s + np.arange(spec.num_frames, dtype=np.float64) * spec.frame_interval_s
     frames = np.clip(_on_screen(times_s, instants), start, last)
+    frames[0] = start  # two frames may lie closer together than the tolerance
     return Window(start_s=start_s, frames=frames, sound_end_s=None if span_s is None else span_s[1])
 
 
