@@ -314,7 +314,7 @@ def test_excitement_is_louder_and_higher() -> None:
         sounds = [synthesise(performance, seed=0, clip_id=f"{k}") for k, performance in enumerate(performances)]
         level[emotion] = np.mean([20 * np.log10(np.std(sound.astype(float))) for sound in sounds])
         pitch[emotion] = np.mean([performance.pitch_hz.mean() for performance in performances])
-    assert level["angry"] > level["sad"] + 3
+    assert level["angry"] > level["sad"] + 5
     assert pitch["angry"] > pitch["sad"] * 1.08
 
 
