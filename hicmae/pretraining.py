@@ -6,6 +6,7 @@ Shapes: B clips, T frames, N tokens, V visible and M masked tokens, P values per
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,40 @@ class PretrainOutput:
     """For each tap float32 (B, B), video against audio; (B, R * B) with global negatives on R ranks."""
 
 
+@dataclass
+class Masks:
+    """Which tokens the encoders see and which the decoders predict: int64 (B, V) and (B, M), ascending."""
+
+    video_visible: Tensor
+    video_masked: Tensor
+    audio_visible: Tensor
+    audio_masked: Tensor
+
+    @classmethod
+    def around(cls, video_visible: Tensor, audio_visible: Tensor, config: ModelConfig) -> Self:
+        """Everything but the visible tokens is masked."""
+        return cls(
+            video_visible=video_visible,
+            video_masked=complement(video_visible, config.video_tokens),
+            audio_visible=audio_visible,
+            audio_masked=complement(audio_visible, config.audio_tokens),
+        )
+
+
+@dataclass
+class Prediction:
+    """What the decoders predict, and the tapped encoder layers on the way."""
+
+    video: Tensor
+    """(B, M, P): masked video tokens in ascending order."""
+    audio: Tensor
+    """(B, M', P'): masked audio tokens in ascending order."""
+    video_taps: list[Tensor]
+    """(B, V, D) for each tap."""
+    audio_taps: list[Tensor]
+    """(B, V', D) for each tap."""
+
+
 class HiCMAE(nn.Module):
     """The pre-training model.
 
@@ -106,6 +141,25 @@ class HiCMAE(nn.Module):
             mlp_ratio=config.mlp_ratio,
         )
 
+    def predict(self, video_patches: Tensor, audio_patches: Tensor, masks: Masks) -> Prediction:
+        """Encode what is visible, fuse the modalities, decode what is masked; no loss and nothing between ranks.
+
+        Args:
+            video_patches: float (B, N, P), all patches of normalised video.
+            audio_patches: float (B, N', P'), all patches of the normalised spectrogram.
+            masks: which tokens are visible and which masked.
+        """
+        encode_video, encode_audio = self.backbone.video_encoder, self.backbone.audio_encoder
+        video = encode_video(video_patches, masks.video_visible, taps=self.config.taps)  # tokens (B, V, D)
+        audio = encode_audio(audio_patches, masks.audio_visible, taps=self.config.taps)
+        fused_video, fused_audio = self.backbone.fusion(video.tokens, audio.tokens)
+        return Prediction(
+            video=self.video_decoder(fused_video, video.taps, masks.video_visible, masks.video_masked),
+            audio=self.audio_decoder(fused_audio, audio.taps, masks.audio_visible, masks.audio_masked),
+            video_taps=video.taps,
+            audio_taps=audio.taps,
+        )
+
     def forward(
         self,
         video: Tensor,
@@ -130,45 +184,37 @@ class HiCMAE(nn.Module):
             ValueError: for a shape that the configuration does not have.
         """
         config, objective = self.config, self.objective
-        video_masked = complement(video_visible, config.video_tokens)
-        audio_masked = complement(audio_visible, config.audio_tokens)
+        masks = Masks.around(video_visible, audio_visible, config)
         video_patches = video_to_patches(video, config)  # (B, N, P)
         audio_patches = audio_to_patches(log_mel, config)
+        predicted = self.predict(video_patches, audio_patches, masks)
 
-        # Encode what is visible, each modality by itself
-        encode_video, encode_audio = self.backbone.video_encoder, self.backbone.audio_encoder
-        video_out = encode_video(video_patches, video_visible, taps=config.taps)  # tokens (B, V, D)
-        audio_out = encode_audio(audio_patches, audio_visible, taps=config.taps)
+        # Reconstruction: the masked patches, standardised
+        pixels = take_tokens(video_patches, masks.video_masked).float() * self.image_std + self.image_mean
+        video_loss = masked_mse(
+            predicted.video,
+            video_target(pixels, config, frame_difference=objective.frame_difference),
+            has_video,
+        )
+        audio_loss = masked_mse(
+            predicted.audio, audio_target(take_tokens(audio_patches, masks.audio_masked)), has_audio
+        )
 
-        # Contrast the modalities on the tapped layers
+        # Contrast: the modalities of a clip agree on the tapped layers
         contrastive_loss, logits = contrastive(
-            [tap.mean(dim=1) for tap in video_out.taps],
-            [tap.mean(dim=1) for tap in audio_out.taps],
+            [tap.mean(dim=1) for tap in predicted.video_taps],
+            [tap.mean(dim=1) for tap in predicted.audio_taps],
             temperature=objective.temperature,
             negatives=objective.negatives,
             present=_both(has_video, has_audio),
         )
-
-        # Fuse, then decode with skip connections from the tapped layers
-        fused_video, fused_audio = self.backbone.fusion(video_out.tokens, audio_out.tokens)
-        video_prediction = self.video_decoder(fused_video, video_out.taps, video_visible, video_masked)
-        audio_prediction = self.audio_decoder(fused_audio, audio_out.taps, audio_visible, audio_masked)
-
-        # Compare with the masked patches
-        pixels = take_tokens(video_patches, video_masked).float() * self.image_std + self.image_mean
-        video_loss = masked_mse(
-            video_prediction,
-            video_target(pixels, config, frame_difference=objective.frame_difference),
-            has_video,
-        )
-        audio_loss = masked_mse(audio_prediction, audio_target(take_tokens(audio_patches, audio_masked)), has_audio)
         return PretrainOutput(
             loss=video_loss + audio_loss + objective.contrastive_weight * contrastive_loss,
             video_loss=video_loss,
             audio_loss=audio_loss,
             contrastive_loss=contrastive_loss,
-            video_prediction=video_prediction,
-            audio_prediction=audio_prediction,
+            video_prediction=predicted.video,
+            audio_prediction=predicted.audio,
             contrastive_logits=logits,
         )
 

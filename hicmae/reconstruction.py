@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hicmae.masking import complement, take_tokens
+from hicmae.masking import take_tokens
 from hicmae.patches import audio_to_patches, patches_to_audio, patches_to_video, video_to_patches
-from hicmae.pretraining import HiCMAE
+from hicmae.pretraining import HiCMAE, Masks
 
 _GREY = 0.5
 
@@ -47,21 +47,22 @@ def reconstruct(
     Args: as ``HiCMAE.forward``.
     """
     config = model.config
-    output = model(video, log_mel, video_visible, audio_visible)
-    video_masked = complement(video_visible, config.video_tokens)
-    audio_masked = complement(audio_visible, config.audio_tokens)
+    masks = Masks.around(video_visible, audio_visible, config)
+    video_masked, audio_masked = masks.video_masked, masks.audio_masked
+    patches_in = video_to_patches(video.float(), config)
+    mel = audio_to_patches(log_mel.float(), config)
+    output = model.predict(patches_in, mel, masks)
 
-    pixels = video_to_patches(video.float(), config) * model.image_std + model.image_mean  # (B, N, P)
-    predicted = output.video_prediction.float().unflatten(-1, (config.tubelet_size, -1))  # (B, M, F, P / F)
+    pixels = patches_in * model.image_std + model.image_mean  # (B, N, P)
+    predicted = output.video.float().unflatten(-1, (config.tubelet_size, -1))  # (B, M, F, P / F)
     if model.objective.frame_difference:
         predicted = predicted.cumsum(dim=-2)
     truth = take_tokens(pixels, video_masked).unflatten(-1, (-1, 3))  # per colour channel
     patches = predicted.flatten(-2).unflatten(-1, (-1, 3)) * truth.std(dim=-2, keepdim=True)
     patches = (patches + truth.mean(dim=-2, keepdim=True)).flatten(-2)
 
-    mel = audio_to_patches(log_mel.float(), config)
     mel_truth = take_tokens(mel, audio_masked)
-    mel_patches = output.audio_prediction.float() * mel_truth.std(dim=-1, keepdim=True)
+    mel_patches = output.audio.float() * mel_truth.std(dim=-1, keepdim=True)
     mel_patches = mel_patches + mel_truth.mean(dim=-1, keepdim=True)
 
     grey = torch.full_like(patches, _GREY)

@@ -115,6 +115,15 @@ class PretrainData(pl.LightningDataModule):
             max_skip_fraction=self.max_skip_fraction,
         )
 
+    def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
+        """Copy from page-locked memory while the device works."""
+        return batch.to(device, non_blocking=True)
+
+    def teardown(self, stage: str) -> None:
+        """End the decoding processes."""
+        if self.train_loader is not None:
+            self.train_loader.close()
+
     def on_before_batch_transfer(self, batch: ClipBatch, dataloader_idx: int) -> ClipBatch:
         """Held-out clips come unmasked: give each the masks that belong to its name, the same every time."""
         if batch.video_visible is not None:

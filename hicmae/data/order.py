@@ -59,8 +59,11 @@ def batches_per_rank(clips: int, *, world_size: int, batch_size: int) -> int:
     return batches
 
 
-def rank_block(order: NDArray[np.int64], *, rank: int, world_size: int, batch_size: int) -> NDArray[np.int64]:
-    """The clips of one rank, int64 (batches, batch_size): a contiguous block, the same number on every rank."""
+def joint_batches(order: NDArray[np.int64], *, world_size: int, batch_size: int) -> NDArray[np.int64]:
+    """The batches of an epoch over all ranks: int64 (batches, R, B), in order.
+
+    A joint batch is the next R * B clips of the order, whatever R is, and each rank takes its share of it. So the
+    steps of a run depend on the size of the joint batch alone, and a run can go on with another number of ranks.
+    """
     batches = batches_per_rank(len(order), world_size=world_size, batch_size=batch_size)
-    count = batches * batch_size
-    return order[rank * count : (rank + 1) * count].reshape(batches, batch_size)
+    return order[: batches * world_size * batch_size].reshape(batches, world_size, batch_size)

@@ -19,7 +19,7 @@ from hicmae.config import InputSpec
 from hicmae.data.augment import ClipDraws, Draws, EvaluationDraws
 from hicmae.data.batch import ClipBatch, Skip
 from hicmae.data.labels import LabelSpec
-from hicmae.data.order import clip_generator, epoch_order, generator, rank_block
+from hicmae.data.order import clip_generator, epoch_order, generator, joint_batches
 from hicmae.data.source import ClipSource, ClipUnreadableError
 from hicmae.media.clip import DecodedClip, DecodeError
 from hicmae.media.decode import Decoder, decode_clip
@@ -116,8 +116,8 @@ class PlannedBatch:
     batch: int
     clips: NDArray[np.int64]
     """int64 (B,)"""
-    block: NDArray[np.int64]
-    """All clips of this rank in this epoch, int64 (batches, B): where replacements come from."""
+    joint: NDArray[np.int64]
+    """int64 (batches, R, B): the clips of all ranks in this epoch."""
 
 
 @dataclass(kw_only=True)
@@ -142,9 +142,9 @@ class PlanBatches:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         order = epoch_order(self.group_sizes, seed=self.seed, epoch=epoch, shuffle_shards=self.shuffle_shards)
-        block = rank_block(order, rank=self.rank, world_size=self.world_size, batch_size=self.batch_size)
-        for batch in range(first + number, len(block), workers):
-            yield PlannedBatch(epoch=epoch, batch=batch, clips=block[batch], block=block)
+        joint = joint_batches(order, world_size=self.world_size, batch_size=self.batch_size)
+        for batch in range(first + number, len(joint), workers):
+            yield PlannedBatch(epoch=epoch, batch=batch, clips=joint[batch, self.rank], joint=joint)
 
 
 @dataclass(kw_only=True)
@@ -164,7 +164,7 @@ class BuildTrainingBatches:
     def _build(self, plan: PlannedBatch) -> ClipBatch:
         clips: list[LoadedClip] = []
         skipped: list[Skip] = []
-        taken = set(plan.clips.tolist())
+        taken = set(plan.joint[plan.batch].reshape(-1).tolist())
         for number in plan.clips.tolist():
             loaded = self._load(number, plan.epoch)
             if isinstance(loaded, Skip):
@@ -185,10 +185,10 @@ class BuildTrainingBatches:
         return LoadedClip(number=number, clip_id=info.clip_id, decoded=decoded, draws=draws, labels=labels)
 
     def _replace(self, skip: Skip, plan: PlannedBatch, taken: set[int]) -> LoadedClip:
-        """Another clip of this rank's epoch, not one of this batch: a twin would be a false negative in contrast."""
-        candidates = np.setdiff1d(plan.block, np.fromiter(taken, dtype=np.int64))
+        """Another clip of this epoch, none of the joint batch: a twin would be a false negative in contrast."""
+        candidates = np.setdiff1d(plan.joint, np.fromiter(taken, dtype=np.int64))
         if not len(candidates):
-            candidates = plan.block.reshape(-1)  # an epoch of one batch has nothing else
+            candidates = plan.joint.reshape(-1)  # an epoch of one batch has nothing else
         rng = generator("replacement", self.seed, plan.epoch, skip.clip_id)
         last = skip
         for number in rng.permutation(candidates)[:_REPLACEMENTS].tolist():

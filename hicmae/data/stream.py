@@ -137,8 +137,7 @@ class TrainStream:
             "index": source.fingerprint,
             "clips": len(source),
             "seed": seed,
-            "batch_size": batch_size,
-            "world_size": world_size,
+            "joint_batch": batch_size * world_size,
             "shuffle_shards": shuffle_shards,
         }
         self._epoch = 0
