@@ -169,6 +169,32 @@ def test_the_targets_are_made_of_pixels_on_the_scale_of_the_input():
     assert results[0] == pytest.approx(1.5, rel=0.05)
 
 
+def test_dark_patches_are_standardised_as_pixels_not_as_normalised_colours():
+    # Deviations of about 1e-5 on the scale 0..1: what is added to them shows, and shows the scale they are on.
+    spec = InputSpec.for_model(TINY)
+    video, log_mel, *indices = pretraining_batch(2)
+    colours = (1, 3, 1, 1, 1)
+    pixels = 0.5e-5 * video.sign() * torch.tensor([1.0, 2.0, 3.0]).view(colours)
+    model = HiCMAE(TINY, spec=spec.with_(image_mean=(0, 0, 0)), objective=Objective(frame_difference=False))
+    torch.nn.init.zeros_(model.video_decoder.head.weight)  # predicts 0: the loss is the target's mean square
+    loss = model(pixels / torch.tensor(spec.image_std).view(colours), log_mel, *indices).video_loss
+    deviations = torch.tensor([0.5e-5, 1e-5, 1.5e-5])
+    assert loss.item() == pytest.approx((deviations / (deviations + 1e-6)).square().mean().item(), rel=5e-3)
+
+
+def test_each_decoder_reads_its_own_encoders_taps():
+    model, seen = pretraining_model(), {}
+    for name in ("video", "audio"):
+        encoder, decoder = getattr(model.backbone, f"{name}_encoder"), getattr(model, f"{name}_decoder")
+        encoder.register_forward_hook(lambda _, __, output, name=name: seen.update({f"{name} encoder": output}))
+        decoder.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({f"{name} decoder": inputs}))
+    model(*pretraining_batch(2))
+    fused = model.backbone.fusion(seen["video encoder"].tokens, seen["audio encoder"].tokens)
+    for name, tokens in zip(("video", "audio"), fused, strict=True):
+        assert torch.equal(seen[f"{name} decoder"][0], tokens)
+        assert seen[f"{name} decoder"][1] is seen[f"{name} encoder"].taps
+
+
 def test_the_contrast_is_taken_between_means_of_the_tapped_visible_tokens():
     model, (video, log_mel, video_visible, audio_visible) = pretraining_model(), pretraining_batch(3)
     taps = {}
