@@ -42,7 +42,7 @@ def reconstruct(
     """Run the model and undo the normalisation of its predictions.
 
     The model predicts standardised patches; their mean and deviation are taken from the true patch, since the
-    model is never asked for them (as in the paper's figure 6).
+    model is never asked for them.
 
     Args: as ``HiCMAE.forward``.
     """
