@@ -99,7 +99,8 @@ def finish_test(trainer: Trainer, module: FinetuneModule, data: FinetuneData, *,
 
 
 def write_results(root: Path, scored: list[Scored], module: FinetuneModule, about: dict[str, Any]) -> None:
-    """Write ``metrics.json``, ``predictions.parquet`` and the figures of some checkpoints below ``root``."""
+    """Write ``metrics.json``, ``predictions.parquet`` and figures (of the test; of the validation, where there is no
+    test) of some checkpoints below ``root``."""
     root.mkdir(parents=True, exist_ok=True)
     checkpoints = {
         one.name: {"path": str(one.path), "step": one.step}
@@ -114,9 +115,10 @@ def write_results(root: Path, scored: list[Scored], module: FinetuneModule, abou
             table.insert(0, "checkpoint", one.name)
             table.insert(1, "split", part)
             tables.append(table)
-            _draw(root / "figures", one.name, part, evaluation)
             shown = " ".join(f"{name} {value:.4f}" for name, value in evaluation.scalars.items())
             logger.info("%s checkpoint, %s | %s", one.name, part, shown)
+        shown_part = TEST if TEST in one.evaluations else VAL
+        _draw(root / "figures", one.name, shown_part, one.evaluations[shown_part])
     draft = root / ".predictions.parquet.draft"
     pd.concat(tables, ignore_index=True).to_parquet(draft, index=False)
     draft.replace(root / "predictions.parquet")

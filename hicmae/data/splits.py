@@ -67,18 +67,19 @@ def split_source(
     clips = [source.info(number) for number in range(len(source))]
     there = {clip.split for clip in clips}
     train: ClipSource = select_split(source, TRAIN)
-    carved = VAL not in there
-    if carved:
-        train, val = _carve(source, clips, val_fraction, seed)
-    else:
-        val = select_split(source, VAL)
+    own_val = select_split(source, VAL) if VAL in there else None
     test = select_split(source, TEST) if TEST in there else None
     if not allow_shared_subjects:
-        # Before the choice of speakers: whether a corpus is sound does not depend on how much of it is used.
-        _refuse_shared(source.name, {TRAIN: train, VAL: val} | ({TEST: test} if test is not None else {}))
+        # Before anything is chosen: whether a corpus is sound does not depend on how much of it is used.
+        parts = {TRAIN: train, VAL: own_val, TEST: test}
+        _refuse_shared(source.name, {part: clips for part, clips in parts.items() if clips is not None})
+    if own_val is None:
+        train, val = _carve(source, clips, val_fraction, seed)
+    else:
+        val = own_val
     if max_train_subjects is not None:
         train = _some_subjects(train, max_train_subjects, seed)
-    return Splits(train=train, val=val, test=test, val_is_carved=carved)
+    return Splits(train=train, val=val, test=test, val_is_carved=own_val is None)
 
 
 def subjects_of(source: ClipSource) -> set[str]:
