@@ -26,7 +26,7 @@ from hicmae.data.synthetic.seeding import generator_for
 from hicmae.data.synthetic.speaker import Speaker, draw_speaker
 from hicmae.data.synthetic.voice import SAMPLE_RATE_HZ, synthesise
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised whenever the same settings would make other clips, so that two recipes never share a folder."""
 SETTINGS_FILE, MANIFEST_FILE, CLIP_FOLDER = "corpus.json", "manifest.csv", "clips"
 MANIFEST_COLUMNS = (
