@@ -1,0 +1,123 @@
+"""One table over several fine-tuning runs: ``python -m finetune.report RUN_DIR ... --out DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_SCORES = {"uar": "UAR", "war": "WAR", "macro_f1": "macro F1", "ccc": "CCC", "pcc": "PCC", "mae": "MAE"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What ``metrics.json`` of a run says."""
+
+    name: str
+    modalities: str
+    init: str
+    classes: int
+    clips: int
+    """Clips of the test split."""
+    best: dict[str, float]
+    """Test scores of the checkpoint that was best on validation."""
+    last: dict[str, float]
+    """Test scores of the last checkpoint."""
+
+
+def read_run(folder: Path) -> RunResult:
+    """Read a run directory.
+
+    Raises:
+        FileNotFoundError: it has no ``metrics.json``.
+        ValueError: it was not tested.
+    """
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}; is {folder} a finished fine-tuning run?")
+    content: dict[str, Any] = json.loads(path.read_text())
+    about = content["about"]
+    last = content.get("last", content.get("best", content.get("tested", {}))).get("test")
+    if last is None:
+        raise ValueError(f"{path} has no test scores; run python -m finetune test, or fit with --test_after_fit true")
+    best = content.get("best", content.get("last", content.get("tested", {})))["test"]
+    return RunResult(
+        name=folder.name,
+        modalities=" + ".join(about["modalities"]),
+        init=about["init"],
+        classes=len(about["classes"]),
+        clips=last["clips"],
+        best=_scores(best),
+        last=_scores(last),
+    )
+
+
+def _scores(values: dict[str, Any]) -> dict[str, float]:
+    return {name: float(values[name]) for name in _SCORES if values.get(name) is not None}
+
+
+def to_markdown(runs: Sequence[RunResult], note: str = "") -> str:
+    """A table of all runs; scores at the best-on-validation checkpoint, and at the last one in brackets."""
+    names = [name for name in _SCORES if any(name in run.last for run in runs)]
+    lines = ["| run | modalities | start | " + " | ".join(_SCORES[n] for n in names) + " |"]
+    lines.append("|" + "---|" * (3 + len(names)))
+    for run in runs:
+        cells = [f"{run.best[n]:.3f} ({run.last[n]:.3f})" if n in run.last else "-" for n in names]
+        lines.append(f"| {run.name} | {run.modalities} | {run.init} | " + " | ".join(cells) + " |")
+    chance = f" Guessing gives a UAR of {1 / runs[0].classes:.3f}." if runs[0].classes else ""
+    lines += [
+        "",
+        f"Test scores on {runs[0].clips} clips: the checkpoint best on validation (the last checkpoint).{chance}",
+    ]
+    return "\n".join([*lines, *([note] if note else [])]) + "\n"
+
+
+def draw(runs: Sequence[RunResult], path: Path, title: str) -> None:
+    """A bar for each run."""
+    import matplotlib.pyplot as plt
+
+    from hicmae.figures.canvas import save_figure
+
+    score = next(iter(runs[0].last))
+    figure, axes = plt.subplots(figsize=(6.5, 0.55 * len(runs) + 1.3), layout="constrained")
+    places = range(len(runs))
+    axes.barh(places, [run.best[score] for run in runs], color="#4477aa")
+    for place, run in zip(places, runs, strict=True):
+        axes.text(run.best[score] + 0.01, place, f"{run.best[score]:.3f}", va="center", fontsize=8)
+    axes.set_yticks(places, [run.name for run in runs], fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1), xlabel=f"{_SCORES[score]} on the test speakers")
+    if runs[0].classes:
+        axes.axvline(1 / runs[0].classes, color="0.4", ls="--", lw=1, label="guessing")
+        axes.legend(fontsize=8, loc="lower right")
+    axes.set_title(title, fontsize=10)
+    save_figure(figure, path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write ``results.md`` and ``figures/results.png`` and print the table; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m finetune.report", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories of python -m finetune fit")
+    parser.add_argument("--out", type=Path, required=True, help="folder for results.md and figures/results.png")
+    parser.add_argument("--title", default="fine-tuning runs", help="title of table and figure")
+    parser.add_argument("--note", default="", help="a sentence below the table")
+    args = parser.parse_args(argv)
+    try:
+        runs = [read_run(folder) for folder in args.runs]
+    except (FileNotFoundError, ValueError) as error:
+        sys.stderr.write(f"report: error: {error}\n")
+        return 2
+    table = to_markdown(runs, args.note)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "results.md").write_text(f"# {args.title}\n\n{table}")
+    draw(runs, args.out / "figures" / "results.png", args.title)
+    sys.stdout.write(f"{args.title}\n\n{table}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
