@@ -137,11 +137,11 @@ def test_without_warm_up_training_starts_at_the_peak():
 
 def test_the_optimizer_follows_the_schedule_with_every_group_scaled(recognizer):
     config = OptimizerConfig(
-        lr_per_256=1e-3, min_lr_per_256=1e-6, scale_min_lr=False, warmup_epochs=1, betas=(0.9, 0.999),
+        lr_per_256=1e-3, min_lr_per_256=1e-6, scale_min_lr=False, warmup_epochs=1, betas=(0.8, 0.97),
         weight_decay=0.02, eps=1e-7, layer_decay=0.75,
     )  # fmt: skip
     optimizer, schedule = build_optimizer(recognizer, config, global_batch=64, steps_per_epoch=4, epochs=3, **SIZES)
-    assert optimizer.defaults["betas"] == (0.9, 0.999)
+    assert optimizer.defaults["betas"] == (0.8, 0.97)
     assert optimizer.defaults["eps"] == 1e-7
     assert {g["weight_decay"] for g in optimizer.param_groups} == {0.0, 0.02}
     for step in range(12):
