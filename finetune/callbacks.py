@@ -15,6 +15,8 @@ from hicmae.training.run_directory import run_directory
 
 logger = logging.getLogger(__name__)
 
+_DRAWN = ("uar", "war", "macro_f1", "ccc", "mae")
+
 
 class FollowValidation(Callback):
     """Says each validation's scores; at the end draws ``figures/learning_curves.png``.
@@ -25,14 +27,15 @@ class FollowValidation(Callback):
 
     def __init__(self) -> None:
         self.history: list[dict[str, float]] = []
-        """Scores after each epoch, with ``step``."""
+        """The main scores after each epoch, with ``step``."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, FinetuneModule)
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         scores = pl_module.evaluations[VAL].scalars
-        self.history.append({"step": float(trainer.global_step)} | {f"val/{k}": v for k, v in scores.items()})
+        drawn = {f"val/{name}": scores[name] for name in _DRAWN if name in scores}
+        self.history.append({"step": float(trainer.global_step)} | drawn)
         if trainer.is_global_zero:
             shown = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
             logger.info("after epoch %d, validation | %s", trainer.current_epoch + 1, shown)
