@@ -83,11 +83,9 @@ def embed_file(
     device = next(backbone.parameters()).device
     window = transform.spec.window_seconds
     for position in window_positions(duration, window, hop_s):
-        inputs = {
-            name: value.to(device) if value is not None else None
-            for name, value in transform(path, position=position).items()
-        }
-        features = backbone(**inputs)
+        inputs = transform(path, position=position)
+        video, log_mel = (x.to(device) if x is not None else None for x in (inputs["video"], inputs["log_mel"]))
+        features = backbone(video, log_mel)
         yield Embedding(
             path=path,
             start_s=position * max(0.0, duration - window),

@@ -50,8 +50,16 @@ class EmotionRecognizer(nn.Module):
         if unknown or not self.modalities:
             raise ValueError(f"modalities={list(modalities)} must be video, audio or both")
         self.backbone = backbone
+        if len(self.modalities) == 1:
+            self._freeze_all_but(self.modalities[0])
         width = backbone.config.width * (4 if len(self.modalities) == 2 else 1)
         self.head = Head(width, targets, init_scale=init_scale)
+
+    def _freeze_all_but(self, modality: Modality) -> None:
+        """Parts that no gradient reaches: left trainable, they would stall data-parallel training."""
+        for name, parameter in self.backbone.named_parameters():
+            if not name.startswith(f"{modality}_"):
+                parameter.requires_grad_(False)
 
     @property
     def targets(self) -> Targets:

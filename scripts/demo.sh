@@ -60,5 +60,5 @@ python -m finetune.report "$out"/finetune/{pretrained_audio_video,scratch_audio_
     --note "Synthetic corpus, micro model, minutes of training: this shows that the pipeline works, nothing about human emotion."
 cp "$out/pretrain/figures/reconstruction_0.png" "$out/figures/reconstruction.png"
 cp "$out/pretrain/figures/learning_curves.png" "$out/figures/pretraining_curves.png"
-cp "$out/finetune/pretrained_audio_video/figures/confusion_best.png" "$out/figures/confusion.png"
+cp "$out/finetune/pretrained_audio_video/figures/confusion_test_best.png" "$out/figures/confusion.png"
 printf '\nFigures: %s\nTable: %s\nDone in %d s.\n' "$(echo "$out"/figures/*.png)" "$out/results.md" $((SECONDS - started))

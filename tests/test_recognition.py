@@ -41,6 +41,15 @@ def test_one_modality_ignores_the_other(modality):
     assert torch.equal(one.features, model.head.norm(own.pooled))
 
 
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_one_modality_trains_what_its_gradient_reaches(modality):
+    model, (video, log_mel) = recognizer(modality), clips(2)
+    model(video, log_mel).logits.sum().backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    assert any(p.requires_grad for p in model.backbone.parameters())
+
+
 def test_categories_and_dimensions_at_once():
     targets = Targets(classes=("happy", "sad", "angry"), dimensions=("valence", "arousal"))
     model = recognizer(targets=targets)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import netrc
 import os
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -101,13 +103,16 @@ def default_loggers(root: Path, *, wandb: str, project: str) -> list[Logger]:
 
 
 def _wandb_key_found() -> bool:
+    """Whether Weights & Biases would find a key, without asking for one or using the network."""
     if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         return False
     if os.environ.get("WANDB_API_KEY"):
         return True
-    import wandb
-
-    return bool(wandb.api.api_key)
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def _usable_precision(precision: str, accelerator: str) -> str:
