@@ -89,15 +89,17 @@ def test_mp4_without_its_index() -> None:
     assert caught.value.reason == "truncated"
 
 
-def test_mp4_whose_index_points_past_the_end() -> None:
-    # The boxes are whole, but the last bytes of the media are gone from within.
-    data = _clip()
-    mdat, moov = data.index(b"mdat") - 4, data.index(b"moov") - 4
-    gone = 2000
-    size = int.from_bytes(data[mdat : mdat + 4], "big") - gone
-    shorter = data[:mdat] + size.to_bytes(4, "big") + data[mdat + 4 : moov - gone] + data[moov:]
-    # The packets now run into the index, whose bytes are no picture and no sound.
-    assert _reason(shorter, position=1.0) in ("truncated", "corrupt_frames", "corrupt_sound")
+@pytest.mark.parametrize("gone", ["part of a packet", "a whole packet", "many packets"])
+def test_mp4_whose_index_names_packets_beyond_its_end(gone: str) -> None:
+    # Every box is whole, so only reading the packets shows that the last ones are not there.
+    data = _clip(faststart=True)
+    with av.open(io.BytesIO(data), format="mp4") as container:
+        last = max((packet for packet in container.demux() if packet.size), key=lambda packet: packet.pos)
+    missing = {"part of a packet": 10, "a whole packet": last.size, "many packets": 5000}[gone]
+    mdat = data.index(b"mdat") - 4
+    size = int.from_bytes(data[mdat : mdat + 4], "big") - missing
+    shorter = data[:mdat] + size.to_bytes(4, "big") + data[mdat + 4 : -missing]
+    assert _reason(shorter, position=0.0) == "truncated"
 
 
 @pytest.mark.parametrize(
@@ -129,6 +131,19 @@ def test_flipped_bits_in_the_media_are_noticed() -> None:
     for seed in range(12):
         reason = _reason(_flipped(data, seed, 20, begin, end))
         assert reason in ("corrupt_frames", "corrupt_sound")
+
+
+def test_most_single_flipped_bits_are_noticed() -> None:
+    # Some cannot be: a flipped bit of a residual is as good a residual.
+    data = _clip(b_frames=2, gop=75, with_audio=False)
+    begin, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    noticed = 0
+    for seed in range(40):
+        try:
+            _decode(_flipped(data, seed, 1, begin, end))
+        except DecodeError:
+            noticed += 1
+    assert noticed >= 14
 
 
 def test_flipped_bits_in_the_index_never_crash() -> None:

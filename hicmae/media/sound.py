@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import av
@@ -67,7 +68,7 @@ def _runs(
         stretches[-1].append(frame)
         # Counted on from the start of the stretch, so that rounded time stamps do not add up.
         expected += frame.samples / frame.sample_rate
-    return [(part[0].pts * tick, _to_mono(part, rate_hz)) for part in stretches]
+    return [_to_mono(part, part[0].pts * tick, rate_hz) for part in stretches]
 
 
 def _decode(track: Track, from_s: float, to_s: float, name: str) -> list[Any]:
@@ -102,18 +103,30 @@ def _decode(track: Track, from_s: float, to_s: float, name: str) -> list[Any]:
     return [f for f in frames if f.pts * tick < to_s and f.pts * tick + f.samples / f.sample_rate > from_s]
 
 
-def _to_mono(frames: list[Any], rate_hz: int) -> npt.NDArray[np.int16]:
-    """Consecutive frames as one stretch of int16 mono sound at ``rate_hz``."""
+def _to_mono(frames: list[Any], start_s: float, rate_hz: int) -> tuple[float, npt.NDArray[np.int16]]:
+    """Consecutive frames, the first of which begins at ``start_s``, as one stretch of int16 mono sound at
+    ``rate_hz``; with the instant of its first sample."""
     template = frames[0]
+    rate, channels = template.rate, len(template.layout.channels)
     block = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
-    if template.format.name in ("fltp", "flt") and len(template.layout.channels) == 1 and template.rate == rate_hz:
+    if template.format.name in ("fltp", "flt") and channels == 1 and rate == rate_hz:
         # The usual case of a prepared corpus; a filter graph would cost as much as the decoding.
-        return np.clip(np.rint(block[0] * 32768.0), -32768, 32767).astype(np.int16)
+        return start_s, np.clip(np.rint(block[0] * 32768.0), -32768, 32767).astype(np.int16)
+    # Every window of a file shall be resampled at the same instants. So the stretch is begun, with silence, at
+    # an instant that both rates share (every 10 ms for 44.1 and 16 kHz).
+    first = round(start_s * rate)
+    ahead = first % (rate // math.gcd(rate, rate_hz))
+    silence = 128 if block.dtype == np.uint8 else 0
+    interleaved = 1 if template.format.is_planar else channels
+    block = np.pad(block, ((0, 0), (ahead * interleaved, 0)), constant_values=silence)
     whole = av.AudioFrame.from_ndarray(block, format=template.format.name, layout=template.layout.name)
-    whole.sample_rate = template.rate
+    whole.sample_rate = rate
     resampler = AudioResampler(format="s16", layout="mono", rate=rate_hz)
     parts = [part.to_ndarray()[0] for step in (whole, None) for part in resampler.resample(step)]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int16)
+    mono = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int16)
+    # A stretch that begins within the window begins with its own sound, so the silence is cut off again.
+    lead = -(-ahead * rate_hz // rate)
+    return (first - ahead) / rate + lead / rate_hz, mono[lead:]
 
 
 _REMEDY = "re-encode its sound, for example: ffmpeg -i FILE -c:v copy -c:a aac NEW.mp4"
