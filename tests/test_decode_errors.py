@@ -9,6 +9,7 @@ import sys
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -18,6 +19,7 @@ import pytest
 from hicmae.config import InputSpec
 from hicmae.media.container import sniff
 from hicmae.media.decode import DecodedClip, DecodeError, decode_clip, probe
+from hicmae.media.pyav_decoder import decode_frames
 from tests.media_files import make_clip, read_picture_time
 
 SPEC = InputSpec(image_size=64)
@@ -131,6 +133,28 @@ def test_flipped_bits_in_the_media_are_noticed() -> None:
     for seed in range(12):
         reason = _reason(_flipped(data, seed, 20, begin, end))
         assert reason in ("corrupt_frames", "corrupt_sound")
+
+
+@pytest.mark.parametrize(
+    ("frames", "complaint"),
+    [
+        ([], "0 of 1 frames were delivered"),
+        ([SimpleNamespace(is_corrupt=True, pts=0)], "a frame is damaged"),
+    ],
+    ids=["a frame that does not come", "a frame that the decoder mended"],
+)
+def test_a_decoder_that_says_nothing_is_not_believed(frames: list[Any], complaint: str) -> None:
+    context = SimpleNamespace(decode=lambda packet: frames if packet else [], flush_buffers=lambda: None)
+    track: Any = SimpleNamespace(
+        stream=SimpleNamespace(codec_context=context),
+        packets=[SimpleNamespace(pts=0, is_keyframe=True)],
+        pts=np.zeros(1, np.int64),
+        kept=np.zeros(1, np.int64),
+        counted=False,
+    )
+    with pytest.raises(DecodeError, match=complaint) as caught:
+        decode_frames(track, np.zeros(1, np.int64), lambda *_: pytest.fail("a damaged frame was used"), "bad.mp4")
+    assert caught.value.reason == "corrupt_frames"
 
 
 def test_most_single_flipped_bits_are_noticed() -> None:
