@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _PACKAGES = ("torch", "torchaudio", "torchvision", "av", "numpy", "safetensors", "pandas", "pyarrow")
-_TRAINING_PACKAGES = ("lightning", "jsonargparse", "webdataset", "timm", "torchmetrics", "wandb", "matplotlib")
+_TRAINING_PACKAGES = ("lightning", "jsonargparse", "webdataset", "timm", "wandb", "matplotlib")
 _OPTIONAL_PACKAGES = ("decord",)
 
 
