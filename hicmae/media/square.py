@@ -36,8 +36,8 @@ class SquareFrames:
         self.clip = clip
         self.numbers = numbers
         self.aspect = float(pixel_aspect) if pixel_aspect else 1.0
-        self._waiting: list[tuple[slice, Frame]] = []
-        self._bytes = 0
+        self._places: list[slice] = []
+        self._buffer = np.empty((0, 0, 0, 3), dtype=np.uint8)
 
     def __call__(self, number: int, frame: Frame, rotation: int) -> None:
         """Take frame ``number``, uint8 (height, width, 3) as decoded, to be shown turned counter-clockwise by
@@ -51,25 +51,24 @@ class SquareFrames:
         if square.shape == self.clip.shape[1:]:
             self.clip[low:high] = square
             return
-        if self._waiting and self._waiting[0][1].shape != square.shape:
+        if square.shape != self._buffer.shape[1:] or len(self._places) == len(self._buffer):
             self.flush()
-        self._waiting.append((slice(int(low), int(high)), square.copy()))
-        self._bytes += square.nbytes
-        if self._bytes > _MOST_BYTES:
-            self.flush()
+            room = max(1, min(len(self.clip), _MOST_BYTES // square.nbytes))
+            self._buffer = np.empty((room, *square.shape), dtype=np.uint8)
+        self._buffer[len(self._places)] = square
+        self._places.append(slice(int(low), int(high)))
 
     def flush(self) -> None:
         """Resize the frames that wait, with a bilinear, antialiased filter, into the clip."""
-        if not self._waiting:
+        if not self._places:
             return
         size = self.clip.shape[1]
         # Channels-last memory seen as NCHW takes torch's vectorised uint8 path.
-        images = torch.from_numpy(np.stack([square for _, square in self._waiting])).permute(0, 3, 1, 2)
+        images = torch.from_numpy(self._buffer[: len(self._places)]).permute(0, 3, 1, 2)
         small = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        for (place, _), frame in zip(self._waiting, small.permute(0, 2, 3, 1).numpy(), strict=True):
+        for place, frame in zip(self._places, small.permute(0, 2, 3, 1).numpy(), strict=True):
             self.clip[place] = frame
-        self._waiting.clear()
-        self._bytes = 0
+        self._places.clear()
 
 
 def _quarter_turns(rotation: int) -> int:
