@@ -17,7 +17,7 @@ from hicmae.media.container import Track
 GAP_S = 0.010
 """Time stamps may jitter by this much (containers round to a millisecond) before sound counts as missing."""
 MARGIN_S = 0.050
-"""Sound decoded on either side of the window: the resampling filter looks that far and more."""
+"""Sound decoded on either side of the window; the resampling filter looks a few milliseconds around."""
 
 _NO_MEMORY = ("pcm_", "flac", "alac")
 _AAC_LEAD = 3
