@@ -112,7 +112,7 @@ class FinetuneModule(pl.LightningModule):
             video = self.transform.frames(batch.video, crop_box=batch.crop_box, flip=batch.flip)
             video = video if mix is None else mix.video(video)
         if "audio" in self.modalities:
-            log_mel = self.transform.sound(batch.waveform, gain=batch.gain)
+            log_mel = self.transform.sound(batch.waveform, sound_samples=batch.sound_samples, gain=batch.gain)
             log_mel = log_mel if mix is None else mix.log_mel(log_mel)
         return video, log_mel
 

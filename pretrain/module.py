@@ -44,7 +44,12 @@ class PretrainModule(pl.LightningModule):
     def inputs(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """Model inputs of a batch: video (B, 3, T, S, S) and log-mel (B, 1, frames, bins)."""
         video, log_mel = self.transform(
-            batch.video, batch.waveform, crop_box=batch.crop_box, flip=batch.flip, gain=batch.gain
+            batch.video,
+            batch.waveform,
+            sound_samples=batch.sound_samples,
+            crop_box=batch.crop_box,
+            flip=batch.flip,
+            gain=batch.gain,
         )
         return video, log_mel
 

@@ -11,6 +11,7 @@ def make_batch(size: int = 2) -> ClipBatch:
         clip_ids=[f"c{i}" for i in range(size)],
         video=torch.zeros(size, 2, 4, 4, 3, dtype=torch.uint8),
         waveform=torch.ones(size, 8, dtype=torch.int16),
+        sound_samples=torch.full((size,), 8),
         has_video=torch.ones(size, dtype=torch.bool),
         has_audio=torch.ones(size, dtype=torch.bool),
         crop_box=torch.zeros(size, 4),

@@ -282,7 +282,7 @@ def batch(count: int = 4) -> ClipBatch:
         clip_ids=[f"c{i}" for i in range(count)],
         video=torch.from_numpy(rng.integers(0, 256, (count, spec.num_frames, side, side, 3), dtype=np.uint8)),
         waveform=torch.from_numpy(rng.integers(-9000, 9000, (count, spec.audio_samples), dtype=np.int16)),
-        has_video=ones, has_audio=ones,
+        sound_samples=torch.full((count,), spec.audio_samples), has_video=ones, has_audio=ones,
         crop_box=torch.tensor([[0.0, 0.0, side, side]]).expand(count, 4),
         flip=~ones, gain=torch.ones(count),
         labels={"emotion": torch.arange(count) % 3, "valence": torch.linspace(0, 1, count)},

@@ -34,6 +34,8 @@ class ClipBatch:
     """uint8 (B, T, S, S, 3), RGB; zeros where ``has_video`` is False."""
     waveform: Tensor
     """int16 (B, samples), mono; zeros where ``has_audio`` is False."""
+    sound_samples: Tensor
+    """int64 (B,): samples of ``waveform`` that are sound; what follows is padding."""
     has_video: Tensor
     """bool (B,)"""
     has_audio: Tensor

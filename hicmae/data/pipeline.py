@@ -82,6 +82,7 @@ def stack_clips(clips: Sequence[LoadedClip], skipped: Sequence[Skip]) -> ClipBat
         clip_ids=[clip.clip_id for clip in clips],
         video=torch.from_numpy(np.stack([clip.decoded.video for clip in clips])),
         waveform=torch.from_numpy(np.stack([clip.decoded.waveform for clip in clips])),
+        sound_samples=torch.tensor([clip.decoded.sound_samples for clip in clips]),
         has_video=torch.tensor([clip.decoded.has_video for clip in clips]),
         has_audio=torch.tensor([clip.decoded.has_audio for clip in clips]),
         crop_box=torch.from_numpy(np.stack([draw.crop_box for draw in draws])),

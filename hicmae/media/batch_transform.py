@@ -30,6 +30,7 @@ class BatchTransform(nn.Module):
         video: Tensor,
         waveform: Tensor,
         *,
+        sound_samples: Tensor | None = None,
         crop_box: Tensor | None = None,
         flip: Tensor | None = None,
         gain: Tensor | None = None,
@@ -39,6 +40,8 @@ class BatchTransform(nn.Module):
         Args:
             video: uint8 (B, T, S, S, 3).
             waveform: int16 (B, samples).
+            sound_samples: int64 (B,): samples of each clip that are sound; spectrogram rows past them are padded as
+                the paper does at a clip's end. ``None``: all are.
             crop_box: float32 (B, 4): top, left, height, width, in pixels; ``None`` keeps whole frames.
             flip: bool (B,): mirror left and right.
             gain: float32 (B,): factor for the waveform.
@@ -46,7 +49,9 @@ class BatchTransform(nn.Module):
         Returns:
             Video, float32 (B, 3, T, S, S), colour-normalised; log-mel, float32 (B, 1, frames, bins), normalised.
         """
-        return self.frames(video, crop_box=crop_box, flip=flip), self.sound(waveform, gain=gain)
+        return self.frames(video, crop_box=crop_box, flip=flip), self.sound(
+            waveform, sound_samples=sound_samples, gain=gain
+        )
 
     @torch.no_grad()
     def frames(self, video: Tensor, *, crop_box: Tensor | None = None, flip: Tensor | None = None) -> Tensor:
@@ -54,10 +59,10 @@ class BatchTransform(nn.Module):
         return crop_and_normalize(video, crop_box, self.spec, flip=flip)
 
     @torch.no_grad()
-    def sound(self, waveform: Tensor, *, gain: Tensor | None = None) -> Tensor:
+    def sound(self, waveform: Tensor, *, sound_samples: Tensor | None = None, gain: Tensor | None = None) -> Tensor:
         """The audio part of ``forward``, for models without video."""
         scaled = waveform.float() / 32768
         if gain is not None:
             scaled = scaled * gain[:, None]
-        log_mel: Tensor = self.log_mel(scaled)
+        log_mel: Tensor = self.log_mel(scaled, sound_samples)
         return log_mel
