@@ -147,7 +147,7 @@ class ModelConfig:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "micro": dict(image_size=64, width=128, heads=4, depth=6, decoder_width=64, decoder_heads=2, taps=(1, 3, 5)),
+    "micro": dict(image_size=64, width=96, heads=3, depth=4, decoder_width=64, decoder_heads=2, taps=(1, 2, 3)),
     "tiny": dict(width=256, heads=4, decoder_width=128, decoder_heads=2),
     "small": dict(width=384, heads=6, decoder_width=192, decoder_heads=3),
     "base": dict(),

@@ -73,6 +73,7 @@ def test_batches_have_the_promised_types_and_shapes(shards: Path) -> None:
     expected: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
         "video": (torch.uint8, (3, 4, 32, 32, 3)),
         "waveform": (torch.int16, (3, SPEC.audio_samples)),
+        "sound_samples": (torch.int64, (3,)),
         "has_video": (torch.bool, (3,)),
         "has_audio": (torch.bool, (3,)),
         "crop_box": (torch.float32, (3, 4)),
