@@ -86,7 +86,6 @@ class FinetuneModule(pl.LightningModule):
             backbone.load_state_dict(start.backbone)
         self.model = EmotionRecognizer(backbone, self.targets, modalities=modalities, init_scale=head_init_scale)
         self.modalities = self.model.modalities
-        _freeze_unused(backbone, self.modalities)
         self.label_smoothing = label_smoothing
         self.dimensional_loss_name = dimensional_loss
         self.dimensional_weight = dimensional_weight
@@ -268,13 +267,3 @@ class FinetuneModule(pl.LightningModule):
 def monitored_score(*, has_classes: bool) -> str:
     """Validation score by which the best checkpoint is chosen: UAR, or the mean CCC without classes."""
     return "val/uar" if has_classes else "val/ccc"
-
-
-def _freeze_unused(backbone: Backbone, modalities: tuple[Modality, ...]) -> None:
-    """Parts that a single-modality run never calls get no gradient, which data-parallel training must know."""
-    if len(modalities) == 2:
-        return
-    unused = "audio" if modalities == ("video",) else "video"
-    for name, parameter in backbone.named_parameters():
-        if name.startswith((f"{unused}_", "fusion.")):
-            parameter.requires_grad_(False)

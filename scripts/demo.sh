@@ -10,15 +10,12 @@ say() { printf '\n== %s (%d s)\n' "$1" $((SECONDS - started)); }
 
 say "1/6 a synthetic corpus of talking faces, as mp4 files"
 hicmae demo-data "$out/corpus" --size 96 --seconds 2.8 3.4 --seed 0 \
-    --speakers 28 --val-speakers 4 --test-speakers 12 --clips-per-speaker 16 \
-    --unlabelled-speakers 32 --unlabelled-clips-per-speaker 8 \
+    --speakers 24 --val-speakers 4 --test-speakers 8 --clips-per-speaker 8 \
+    --unlabelled-speakers 24 --unlabelled-clips-per-speaker 8 \
     --contact-sheet "$out/figures/corpus.png"
 
 say "2/6 shards"
 hicmae shards write "$out/corpus/manifest.csv" "$out/shards/unlabelled" --split unlabelled --shard-mb 4
-for split in train val test; do
-    hicmae shards write "$out/corpus/manifest.csv" "$out/shards/$split" --split $split --shard-mb 4
-done
 
 say "3/6 pre-training on clips without labels"
 rm -rf "$out/pretrain"
@@ -31,7 +28,7 @@ finetune() {  # name, further arguments
     shift
     rm -rf "${out:?}/finetune/$name"
     python -m finetune fit --config configs/finetune/demo.yaml \
-        --data.shards "[$out/shards/train, $out/shards/val, $out/shards/test]" \
+        --data.manifest "$out/corpus/manifest.csv" \
         --trainer.default_root_dir "$out/finetune/$name" "$@"
 }
 pretrained="$out/pretrain/export"
@@ -52,7 +49,7 @@ probabilities = model(**transform(clip)).logits.softmax(-1)[0]
 best = int(probabilities.argmax())
 print(f"reloaded: {clip.name} looks and sounds {model.targets.classes[best]} (p = {probabilities[best]:.2f})")
 PYTHON
-hicmae embed "$out/corpus/clips" --model "$out/exported" -o "$out/embeddings.parquet"
+hicmae embed "$out"/corpus/clips/s0000-*.mp4 --model "$out/exported" -o "$out/embeddings.parquet"
 
 say "6/6 results"
 python -m finetune.report "$out"/finetune/{pretrained_audio_video,scratch_audio_video,pretrained_video,pretrained_audio} \
