@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_SCORES = {"uar": "UAR", "war": "WAR", "macro_f1": "macro F1", "ccc": "CCC", "pcc": "PCC", "mae": "MAE"}
+_SCORES = {"uar": "UAR", "war": "WAR", "macro_f1": "macro F1", "ccc": "CCC"}
+
+
+def _title(score: str) -> str:
+    """Column title of a score: ``ccc_valence`` is the CCC of one dimension."""
+    name, _, dimension = score.partition("_") if score.startswith("ccc_") else (score, "", "")
+    return _SCORES[name] + (f" {dimension}" if dimension else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +63,20 @@ def read_run(folder: Path) -> RunResult:
 
 
 def _scores(values: dict[str, Any]) -> dict[str, float]:
-    return {name: float(values[name]) for name in _SCORES if values.get(name) is not None}
+    of_dimensions = [name for name in values if name.startswith("ccc_")]
+    names = [name for name in _SCORES if name != "ccc" or not of_dimensions] + of_dimensions
+    return {name: float(values[name]) for name in names if values.get(name) is not None}
 
 
 def to_markdown(runs: Sequence[RunResult], note: str = "") -> str:
     """A table of all runs; scores at the best-on-validation checkpoint, and at the last one in brackets."""
-    names = [name for name in _SCORES if any(name in run.last for run in runs)]
-    lines = ["| run | modalities | start | " + " | ".join(_SCORES[n] for n in names) + " |"]
+    names = list(dict.fromkeys(name for run in runs for name in run.last))
+    lines = ["| run | modalities | start | " + " | ".join(map(_title, names)) + " |"]
     lines.append("|" + "---|" * (3 + len(names)))
     for run in runs:
         cells = [f"{run.best[n]:.3f} ({run.last[n]:.3f})" if n in run.last else "-" for n in names]
         lines.append(f"| {run.name} | {run.modalities} | {run.init} | " + " | ".join(cells) + " |")
-    chance = f" Guessing gives a UAR of {1 / runs[0].classes:.3f}." if runs[0].classes else ""
+    chance = f" Guessing gives a UAR of {1 / runs[0].classes:.3f} and a CCC of 0." if runs[0].classes else ""
     lines += [
         "",
         f"Test scores on {runs[0].clips} clips: the checkpoint best on validation (the last checkpoint).{chance}",
@@ -82,19 +90,22 @@ def draw(runs: Sequence[RunResult], path: Path, title: str) -> None:
 
     from hicmae.figures.canvas import save_figure
 
-    score = next(iter(runs[0].last))
-    figure, axes = plt.subplots(figsize=(6.5, 0.55 * len(runs) + 1.3), layout="constrained")
+    scores = [name for name in runs[0].last if name not in ("war", "macro_f1")]
+    size = (3.2 * len(scores) + 1.5, 0.5 * len(runs) + 1.4)
+    figure, all_axes = plt.subplots(1, len(scores), figsize=size, layout="constrained", squeeze=False, sharey=True)
     places = range(len(runs))
-    axes.barh(places, [run.best[score] for run in runs], color="#4477aa")
-    for place, run in zip(places, runs, strict=True):
-        axes.text(run.best[score] + 0.01, place, f"{run.best[score]:.3f}", va="center", fontsize=8)
-    axes.set_yticks(places, [run.name for run in runs], fontsize=8)
-    axes.invert_yaxis()
-    axes.set(xlim=(0, 1), xlabel=f"{_SCORES[score]} on the test speakers")
-    if runs[0].classes:
-        axes.axvline(1 / runs[0].classes, color="0.4", ls="--", lw=1, label="guessing")
-        axes.legend(fontsize=8, loc="lower right")
-    axes.set_title(title, fontsize=10)
+    for axes, score in zip(all_axes[0], scores, strict=True):
+        values = [run.best.get(score, 0.0) for run in runs]
+        axes.barh(places, values, color="#4477aa")
+        for place, value in zip(places, values, strict=True):
+            axes.text(max(value, 0) + 0.02, place, f"{value:.3f}", va="center", fontsize=8)
+        guessing = 1 / runs[0].classes if score == "uar" else 0.0
+        axes.axvline(guessing, color="0.4", ls="--", lw=1, label="guessing")
+        axes.set(xlim=(min(0, *values), 1.1), xlabel=_title(score))
+    all_axes[0, 0].set_yticks(places, [run.name for run in runs], fontsize=8)
+    all_axes[0, 0].invert_yaxis()
+    all_axes[0, 0].legend(fontsize=8, loc="lower right")
+    figure.suptitle(f"{title}: test speakers", fontsize=10)
     save_figure(figure, path)
 
 
