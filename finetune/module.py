@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +27,8 @@ from hicmae.media.batch_transform import BatchTransform
 from hicmae.mixing import Mix, MixConfig, draw_mix
 from hicmae.predictions import SegmentOutputs
 from hicmae.recognition import EmotionRecognizer, Recognition
-from hicmae.training.optim import OptimizerConfig, build_optimizer, schedule_epochs
+from hicmae.training.optim import OptimizerConfig
+from hicmae.training.run_optimizer import run_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -223,19 +223,7 @@ class FinetuneModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with layer decay, warm-up and cosine per step, for the global batch of this run."""
-        trainer = self.trainer
-        accumulate = trainer.accumulate_grad_batches
-        steps_per_epoch = max(1, math.ceil(self._data.batches_per_epoch / accumulate))
-        optimizer, schedule = build_optimizer(
-            self.model,
-            self.optimizer_config,
-            global_batch=self._data.batch_size * trainer.world_size * accumulate,
-            steps_per_epoch=steps_per_epoch,
-            epochs=schedule_epochs(trainer.max_epochs, trainer.max_steps, steps_per_epoch),
-            depth=self.config.depth,
-            fusion_depth=self.config.fusion_depth,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return run_optimizer(self.trainer, self.model, self.optimizer_config, self.config)
 
     # ------------------------------------------------------------ checkpoints
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,7 +13,8 @@ from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.batch import ClipBatch
 from hicmae.media.batch_transform import BatchTransform
 from hicmae.pretraining import HiCMAE, Objective, PretrainOutput
-from hicmae.training.optim import OptimizerConfig, build_optimizer, schedule_epochs
+from hicmae.training.optim import OptimizerConfig
+from hicmae.training.run_optimizer import run_optimizer
 
 
 class PretrainModule(pl.LightningModule):
@@ -77,20 +77,7 @@ class PretrainModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine per step, for the global batch of this run."""
-        trainer = self.trainer
-        accumulate = trainer.accumulate_grad_batches
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        steps_per_epoch = max(1, math.ceil(data.batches_per_epoch / accumulate))
-        optimizer, schedule = build_optimizer(
-            self.model,
-            self.optimizer_config,
-            global_batch=data.batch_size * trainer.world_size * accumulate,
-            steps_per_epoch=steps_per_epoch,
-            epochs=schedule_epochs(trainer.max_epochs, trainer.max_steps, steps_per_epoch),
-            depth=self.config.depth,
-            fusion_depth=self.config.fusion_depth,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return run_optimizer(self.trainer, self.model, self.optimizer_config, self.config)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the weights are, in plain values."""
