@@ -373,3 +373,13 @@ def test_command_line_defaults_are_the_settings() -> None:
     for name in ("out", "workers", "contact_sheet"):
         values.pop(name)
     assert CorpusSettings(**values, **seconds) == CorpusSettings()
+
+
+def test_a_corpus_below_the_working_folder_reads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = CorpusSettings(
+        speakers=3, val_speakers=1, test_speakers=1, clips_per_speaker=1, unlabelled_speakers=0, size=48,
+        min_seconds=0.5, max_seconds=0.6,
+    )  # fmt: skip
+    manifest = read_manifest(write_corpus(Path("below/corpus"), settings))
+    assert all(clip.video is not None and clip.video.is_file() for clip in manifest.clips)

@@ -337,6 +337,8 @@ def _row_of_problem(line: str) -> int:
 def _as_row(row: Clip | Mapping[str, Any], root: Path) -> dict[str, Any]:
     if isinstance(row, Clip):
         fixed = {name: getattr(row, name) for name in FIXED_COLUMNS}
+        # A clip's relative path is one of this process; in a row of text it is already the manifest's.
+        fixed |= {name: media.absolute() for name in ("video", "audio") if (media := fixed[name]) is not None}
         row = fixed | row.labels
     values = {name: value for name, value in row.items() if value is not None}
     for name in ("video", "audio"):

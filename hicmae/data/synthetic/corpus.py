@@ -261,7 +261,7 @@ def _claim(folder: Path, settings: CorpusSettings) -> None:
 def _write_manifest(folder: Path, plans: list[ClipPlan], settings: CorpusSettings) -> Path:
     rows: list[dict[str, str | float]] = []
     for plan in plans:
-        video = str(folder / CLIP_FOLDER / f"{plan.clip_id}.mp4")
+        video = f"{CLIP_FOLDER}/{plan.clip_id}.mp4"  # as a manifest says it: relative to its own folder
         rows.append(dict(clip_id=plan.clip_id, video=video, subject=plan.speaker_id, split=plan.split))
         if plan.split != "unlabelled":
             performance = draw_clip(plan, settings).performance
