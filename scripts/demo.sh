@@ -29,7 +29,7 @@ finetune() {  # name, further arguments
     rm -rf "${out:?}/finetune/$name"
     python -m finetune fit --config configs/finetune/demo.yaml \
         --data.manifest "$out/corpus/manifest.csv" \
-        --trainer.default_root_dir "$out/finetune/$name" "$@"
+        --trainer.default_root_dir "$out/finetune/$name" --wandb off "$@"
 }
 pretrained="$out/pretrain/export"
 finetune pretrained_audio_video --model.init "$pretrained"
