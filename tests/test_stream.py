@@ -126,7 +126,8 @@ def test_workers_change_nothing_and_persist_through_epochs(shards: Path, workers
     alone, helped = make_stream(source), make_stream(source, num_workers=workers)
     for _ in range(2):
         assert_same(list(alone), list(helped))
-    processes = helped._loader.pipeline[0]._iterator._workers
+    iterator = helped._loader.pipeline[0]._iterator  # held on to, as a garbage cycle would
+    processes = iterator._workers
     assert len(processes) == workers
     helped.set_epoch(5)
     alone.set_epoch(5)

@@ -253,5 +253,8 @@ def web_loader(pipeline: wds.DataPipeline, *, num_workers: int, prefetch: int, p
 
 
 def close_workers(loader: wds.WebLoader) -> None:
-    """Drop the loader's running iterator, whose end stops its workers."""
+    """End the loader's worker processes now, not when the garbage collector comes by."""
+    iterator = loader.pipeline[0]._iterator
+    if iterator is not None:
+        iterator._shutdown_workers()
     loader.pipeline[0]._iterator = None
