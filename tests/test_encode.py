@@ -111,7 +111,8 @@ def test_uneven_times_are_kept_to_the_tick() -> None:
 def test_late_sound_is_preceded_by_zeros_and_early_sound_is_cut() -> None:
     late = stored(clip(audio_start_s=0.7), audio_format="wav")
     waveform = np.frombuffer(late.audio or b"", "<i2", offset=44)
-    assert not waveform[: round(0.69 * RATE)].any()
+    assert not waveform[: round(0.63 * RATE)].any()  # the codec's priming begins 64 ms ahead
+    assert waveform[: round(0.71 * RATE)].any()
     assert read_sound_time(waveform[16_000:32_000], RATE, 1.0) == pytest.approx(1.0, abs=0.0005)
     early = cut_copy(clip(gop=10), 1.0)
     members = stored(early, audio_format="wav")
@@ -124,7 +125,7 @@ def test_late_sound_is_preceded_by_zeros_and_early_sound_is_cut() -> None:
 def test_sound_past_the_picture_is_kept_for_a_while_and_within_the_span() -> None:
     data = clip(seconds=2.0, audio_end_s=14.0)
     assert len(stored(data, audio_format="wav").audio or b"") == 44 + 2 * 12 * RATE
-    assert len(stored(data, audio_format="wav", span_s=(0.5, 3.0)).audio or b"") == 44 + 2 * round(2.5 * RATE)
+    assert len(stored(data, audio_format="wav", span_s=(0.5, 3.0)).audio or b"") == 44 + 2 * round(2.48 * RATE)
 
 
 def test_sound_in_pieces_is_the_same_sound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,8 +133,7 @@ def test_sound_in_pieces_is_the_same_sound(monkeypatch: pytest.MonkeyPatch) -> N
     whole = stored(data, audio_format="wav").audio
     monkeypatch.setattr(encode, "_BLOCK_S", 1)
     pieces = stored(data, audio_format="wav").audio
-    assert whole is not None and pieces is not None
-    one, other = (np.frombuffer(wav, "<i2", offset=44).astype(int) for wav in (whole, pieces))
+    one, other = (np.frombuffer(wav or b"", "<i2", offset=44).astype(int) for wav in (whole, pieces))
     assert len(one) == len(other)
     assert np.abs(one - other).max() <= 2
 
@@ -164,8 +164,8 @@ def test_h264_is_made_for_windows() -> None:
         assert not stream.codec_context.has_b_frames
         assert stream.codec_context.pix_fmt == "yuv420p"
         # fastdecode: neither CABAC nor the deblocking filter
-        assert b"cabac=0" in (members.video or b"") and b"deblock=0" in (members.video or b"")
-        assert b"threads=1 " in (members.video or b"") and b"crf=20.0" in (members.video or b"")
+        for option in (b"cabac=0", b"deblock=0", b"threads=1 ", b"crf=20.0"):
+            assert option in (members.video or b"")
     assert [i for i, packet in enumerate(packets) if packet.is_keyframe] == list(range(0, 75, 16))
     assert [packet.pts for packet in packets] == [packet.dts for packet in packets]
     assert sum(packet.duration for packet in packets) * packets[0].time_base == 3
@@ -246,9 +246,18 @@ def test_a_decoder_that_starts_again_gives_every_frame_once(count: int, failing:
     assert writer.starts == (2 if failing else 1)
 
 
+def test_frames_that_come_without_their_predecessors_wait_for_the_next_attempt() -> None:
+    writer = Writer()
+    squares = _SquaresInOrder(np.arange(4), writer, size=8, square=None, aspect=None, name="a")
+    for number in (2, 3, 0, 1, 2, 1, 2, 3):
+        squares(number, np.full((16, 16, 3), number, dtype=np.uint8), 0)
+    squares.flush()
+    assert writer.frames == [0, 1, 2, 3]
+
+
 def test_damage_and_mistakes_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     data = clip()
-    with pytest.raises(DecodeError, match="clip7.*truncated"):
+    with pytest.raises(DecodeError, match=r"clip7.*truncated"):
         stored(data[: len(data) // 2])
     with pytest.raises(DecodeError, match=r"span_outside.*correct"):
         stored(data, span_s=(50.0, 60.0))

@@ -151,7 +151,8 @@ def _encode_sound_alone(
 
 def _whole_sound(sound: Track, start_s: float, end_s: float, name: str) -> npt.NDArray[np.int16] | None:
     """Sound from one instant to another, or to where it ends, int16 (samples,); None where there is none."""
-    end_s = min(end_s, sound.end_s)
+    # The last packet may hold a little more than its time stamp says, which a window would hear as well.
+    end_s = min(end_s, sound.end_s + 1.0)
     parts: list[npt.NDArray[np.int16]] = []
     total = reach = 0
     while start_s + total / SAMPLE_RATE_HZ < end_s:

@@ -110,6 +110,7 @@ def write_squares(
                               name=name)  # fmt: skip
     decode_frames(picture, numbers, squares, name)
     squares.flush()
+    assert squares.delivered == len(numbers), (name, squares.delivered, len(numbers))
 
 
 class _SquaresInOrder:
@@ -131,10 +132,12 @@ class _SquaresInOrder:
 
     def __call__(self, number: int, frame: npt.NDArray[np.uint8], rotation: int) -> None:
         place = int(np.searchsorted(self.numbers, number))
-        # The decoder starts again from further ahead when it did not find a sound key frame.
-        if place < max(1, self.delivered):
+        if place == 0:
+            # Also when the decoder starts again from further ahead, as it found no sound key frame.
             self.delivered = 0
             self.writer.begin()
+        if place != self.delivered:
+            return  # one is missing, for which the decoder will start again
         if self.delivered % _TOGETHER == 0:
             self.flush()
             part = self.numbers[self.delivered : self.delivered + _TOGETHER]
