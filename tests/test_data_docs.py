@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from hicmae.data.manifest import FIXED_COLUMNS, NUMBER_LABELS, TEXT_LABELS
-from hicmae.data.shard_index import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
+from hicmae.data.tar_members import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
 
 PAGE = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
 

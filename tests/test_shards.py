@@ -2,21 +2,28 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import shutil
 import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hicmae.cli import main
 from hicmae.data import shard_pack, shard_writer
+from hicmae.data.clip_table import ClipTable
 from hicmae.data.manifest import Clip, Manifest, read_manifest, write_manifest
+from hicmae.data.packed import PackedClip
 from hicmae.data.shard_foreign import index_foreign
-from hicmae.data.shard_index import ShardIndex, scan_tar
+from hicmae.data.shard_index import ShardIndex
 from hicmae.data.shard_verify import verify_shards
 from hicmae.data.shard_writer import plan_shards, write_shards
 from hicmae.data.source import ShardSource
+from hicmae.data.tar_members import scan_tar
 from tests.corpus import clip_bytes, make_corpus
 
 SMALL_MB = 0.07  # a few clips a shard
@@ -70,7 +77,7 @@ def test_tars_are_plain_webdataset(packed: Path) -> None:
     # opened here: in its secure mode, which we set, WebDataset opens no local files by itself
     streams = [{"url": shard.name, "stream": io.BytesIO((packed / shard.name).read_bytes())} for shard in index.shards]
     samples = list(group_by_keys(tar_file_expander(streams)))
-    assert {sample["__key__"] for sample in samples} == {c.clip_id for shard in index.shards for c in shard.clips}
+    assert {sample["__key__"] for sample in samples} == set(index.clips.values("clip_id"))
     for sample in samples:
         assert json.loads(sample["json"])["id"] == sample["__key__"]
         assert sample["mp4"][4:8] == b"ftyp"
@@ -186,7 +193,7 @@ def test_what_does_not_fit_the_manifest_is_rejected(tmp_path: Path) -> None:
     assert stored["both"].span_s == (0.5, 2.0)
     assert stored["sound"].video is None
     index, _ = ShardIndex.read(tmp_path / "out")
-    durations = {clip.clip_id: clip.duration_s for shard in index.shards for clip in shard.clips}
+    durations = {clip.clip_id: clip.duration_s for clip in index.clips.clips()}
     assert durations == {"both": 1.5, "sound": pytest.approx(1.8, abs=0.01)}
 
 
@@ -214,10 +221,14 @@ def test_commands(manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "no such index" in capsys.readouterr().err
 
 
-def edit_index(folder: Path, edit: object) -> None:
-    values = json.loads((folder / "index.json").read_text())
-    edit(values)  # type: ignore[operator]
-    (folder / "index.json").write_text(json.dumps(values))
+def edit_clips(folder: Path, edit: Callable[[list[PackedClip]], None]) -> None:
+    """Write the index anew with other clips."""
+    index, _ = ShardIndex.read(folder)
+    clips = list(index.clips.clips())
+    edit(clips)
+    rows = iter(clips)
+    groups = [list(itertools.islice(rows, shard.samples)) for shard in index.shards]
+    replace(index, clips=ClipTable.build(groups)).write(folder)
 
 
 def test_verify_is_content_with_whole_shards(packed: Path) -> None:
@@ -242,12 +253,14 @@ def test_verify_finds_flipped_cut_missing_and_stray_shards(shards: Path) -> None
 
 
 def test_verify_compares_places_and_ids(shards: Path) -> None:
-    def edit(values: dict) -> None:
-        first, second = values["shards"][0]["samples"][0], values["shards"][1]["samples"][0]
-        first["members"]["mp4"][0] += 1
-        second["id"] = values["shards"][0]["samples"][1]["id"]
+    second = ShardIndex.read(shards)[0].shards[0].samples
 
-    edit_index(shards, edit)
+    def edit(clips: list[PackedClip]) -> None:
+        offset, size = clips[0].members["mp4"]
+        clips[0] = replace(clips[0], members=clips[0].members | {"mp4": (offset + 1, size)})
+        clips[second] = replace(clips[second], clip_id=clips[1].clip_id)
+
+    edit_clips(shards, edit)
     problems = "\n".join(verify_shards(shards, decode=0).problems)
     assert "the index says" in problems
     assert "is in shard-000000.tar and again in shard-000001.tar" in problems
@@ -288,12 +301,13 @@ def test_foreign_tars_are_indexed_and_what_is_unsafe_is_left_out(tmp_path: Path)
         },
     )  # fmt: skip
     index = index_foreign(tmp_path)
-    assert [(c.clip_id, sorted(c.members)) for c in index.shards[0].clips] == [
+    assert [(c.clip_id, sorted(c.members)) for c in index.clips.clips()] == [
         ("train_one", ["json", "mp4"]),
         ("two", ["mp4", "wav"]),
     ]
-    assert index.shards[0].clips[0].labels == {"emotion": "happy", "valence": 0.5}
-    assert index.shards[0].clips[0].subject == "7"
+    assert index.clips.labels(0) == {"emotion": "happy", "valence": 0.5}
+    assert index.clips.subject(0) == "7"
+    assert index.clips.crc32(1) == zlib.crc32(clip + wav)
     assert {(reject.clip_id, reject.reason) for reject in index.rejected} == {
         ("evil", "refused_member"),
         ("../up", "unsafe_name"),
@@ -327,12 +341,44 @@ def test_scan_tar_sees_every_kind_of_cut(shards: Path, cut: str) -> None:
     [
         ("{", "not a shard index"),
         ("[]", "not a shard index"),
-        ('{"schema": 99, "format": "original"}', "schema 99.*newer hicmae"),
-        ('{"schema": 1, "format": "holograms"}', "'holograms' are not known"),
-        ('{"schema": 1, "format": "original", "shards": [{"name": "../x.tar"}]}', "damaged"),
+        ('{"schema": 99}', "schema 99.*newer hicmae"),
+        ('{"schema": 1, "format": "original"}', "schema 1 .*hicmae shards index"),
+        ('{"schema": 2}', "damaged"),
+        (
+            '{"schema": 2, "shards": [{"name": "../x.tar", "bytes": 1, "sha256": "", "samples": 1}]}',
+            "not a plain file name",
+        ),
     ],
 )
 def test_bad_indexes_are_named(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "index.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         ShardIndex.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"members": {"mp4": (-5, 100)}}, "would lie at bytes -5"),
+        ({"members": {"mp4": (512, 10**9)}}, "of a shard of"),
+        ({"members": {"mp4": (512, 2**62)}}, "of a shard of"),
+        ({"members": {"json": (512, 100)}}, "neither picture nor sound"),
+    ],
+)
+def test_places_outside_the_tar_are_refused_at_the_start(shards: Path, changes: dict, message: str) -> None:
+    def edit(clips: list[PackedClip]) -> None:
+        clips[0] = replace(clips[0], **changes)
+
+    edit_clips(shards, edit)
+    with pytest.raises(ValueError, match=message):
+        ShardIndex.read(shards)
+
+
+def test_another_data_sets_table_of_clips_is_refused(shards: Path, manifest: Manifest, tmp_path: Path) -> None:
+    write_shards(manifest, tmp_path / "other", shard_mb=SMALL_MB, seed=1)
+    shutil.copy(tmp_path / "other" / "clips.arrow", shards / "clips.arrow")
+    with pytest.raises(ValueError, match="not the file that was written with this index"):
+        ShardIndex.read(shards)
+    (shards / "clips.arrow").unlink()
+    with pytest.raises(FileNotFoundError, match="copy the whole folder"):
+        ShardIndex.read(shards)

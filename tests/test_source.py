@@ -1,14 +1,16 @@
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hicmae.data.clip_table import ClipTable
 from hicmae.data.manifest import Manifest
+from hicmae.data.shard_index import ShardIndex
 from hicmae.data.shard_writer import write_shards
 from hicmae.data.source import (
     ClipSource,
@@ -59,7 +61,7 @@ def test_sources_travel_to_other_processes(manifest: Manifest, packed: Path, kin
     first = source.read(0)  # with a file open
     copy = pickle.loads(pickle.dumps(source))  # noqa: S301
     if isinstance(copy, ShardSource):
-        assert len(copy._handles) == 0  # numbers of open files mean nothing elsewhere
+        assert len(copy._reader) == 0  # numbers of open files mean nothing elsewhere
     assert copy.read(0) == first
     assert copy.fingerprint == source.fingerprint
     assert copy.group_sizes == source.group_sizes
@@ -71,15 +73,17 @@ def test_open_files_are_limited(packed: Path, monkeypatch: pytest.MonkeyPatch) -
     for _ in range(2):
         for i in range(len(source)):
             source.read(i)
-            assert len(source._handles) <= 2
+            assert len(source._reader) <= 2
 
 
 def test_fingerprint_follows_the_clips(manifest: Manifest, packed: Path, shards: Path) -> None:
     assert ShardSource(packed).fingerprint == ShardSource(shards / "index.json").fingerprint
     assert ManifestSource(manifest).fingerprint != ManifestSource(manifest, "train").fingerprint
-    values = json.loads((shards / "index.json").read_text())
-    values["shards"].reverse()
-    (shards / "index.json").write_text(json.dumps(values))
+    index, _ = ShardIndex.read(shards)
+    clips = list(index.clips.clips())
+    groups = [[clip for clip, own in zip(clips, index.clips.shard, strict=True) if own == n] for n in (1, 0)]
+    swapped = replace(index, shards=(index.shards[1], index.shards[0]), clips=ClipTable.build(groups))
+    swapped.write(shards)
     assert ShardSource(packed).fingerprint != ShardSource(shards).fingerprint
 
 
@@ -137,6 +141,43 @@ def test_a_tar_cut_in_half_is_reported_once_and_the_rest_is_used(
     assert "shard-000001.tar is cut off" in caplog.text
 
 
+def test_bytes_that_changed_since_writing_are_not_handed_out(shards: Path) -> None:
+    source = ShardSource(shards)
+    before = source.read(0)
+    tar = shards / "shard-000000.tar"
+    data = bytearray(tar.read_bytes())
+    assert before.video is not None
+    data[data.index(before.video) + len(before.video) // 2] ^= 1
+    tar.write_bytes(data)
+    with pytest.raises(ClipUnreadableError, match="CRC-32 differs") as caught:
+        source.read(0)
+    assert caught.value.reason == "checksum_mismatch"
+    assert source.read(1).video
+
+
+def test_clips_know_their_shard(packed: Path) -> None:
+    source = ShardSource(packed)
+    shards = [source.shard_of(i) for i in range(len(source))]
+    assert [shards.count(n) for n in range(len(source.shard_names))] == list(source.group_sizes)
+    assert shards == sorted(shards)
+    assert source.dataset_sizes == (12,)
+    kept = [i for i in range(12) if i % 3]
+    subset = SubsetSource(source, kept, "two thirds")
+    assert [subset.shard_of(i) for i in range(8)] == [shards[i] for i in kept]
+    assert subset.shard_names == source.shard_names
+    assert subset.dataset_sizes == (8,)
+    with pytest.raises(IndexError):
+        source.info(12)
+
+
+def test_a_table_changed_under_a_job_is_noticed(shards: Path) -> None:
+    data = pickle.dumps(ShardSource(shards))
+    with (shards / "clips.arrow").open("ab") as file:
+        file.write(bytes(8))
+    with pytest.raises(ValueError, match="changed while a job was reading it"):
+        pickle.loads(data)  # noqa: S301
+
+
 def test_a_tar_without_a_whole_clip_is_refused(shards: Path) -> None:
     (shards / "shard-000001.tar").write_bytes(b"x" * 700)
     with pytest.raises(ValueError, match=r"none of its .* clips is whole"):
@@ -157,6 +198,8 @@ def test_several_folders_are_one_source_and_ids_stay_unique(packed: Path, tmp_pa
     write_shards(renamed, tmp_path / "more")
     source = ShardSource([packed, tmp_path / "more"])
     assert len(source) == 15
+    assert source.dataset_sizes == (12, 3)
+    assert SubsetSource(source, [1, 2, 13], "some").dataset_sizes == (2, 1)
     assert source.read(14).clip_id.startswith("other")
     with pytest.raises(ValueError, match="clip ids occur twice: clip000"):
         ShardSource([packed, packed])
@@ -165,6 +208,4 @@ def test_several_folders_are_one_source_and_ids_stay_unique(packed: Path, tmp_pa
 
 
 def _renamed(clip):
-    from dataclasses import replace
-
     return replace(clip, clip_id=clip.clip_id.replace("clip", "other"))

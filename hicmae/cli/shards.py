@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from hicmae.data.shard_index import Reject
+    from hicmae.data.packed import Reject
 
 _SHOWN = 10
 
@@ -149,7 +149,7 @@ def _info(args: argparse.Namespace, console: Console) -> int:
 
     index, folder = ShardIndex.read(args.folder)
     totals = index.totals()
-    clips = [clip for shard in index.shards for clip in shard.clips]
+    clips = list(index.clips.clips())
     table = Table(show_header=False, title=str(folder))
     table.add_row(
         "clips", f"{totals['samples']} ({totals['with_video']} with picture, {totals['with_audio']} with sound)"
@@ -175,7 +175,7 @@ def _info(args: argparse.Namespace, console: Console) -> int:
         )
         table.add_row(name, text)
     table.add_row("rejected", f"{totals['rejected']}  {_counts([reject.reason for reject in index.rejected])}")
-    table.add_row("stored as", index.format)
+    table.add_row("stored as", str(index.storage))
     table.add_row("made by", ", ".join(f"{name}={value}" for name, value in index.made_by.items()))
     console.print(table)
     return 0

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hicmae import __version__
 from hicmae.data.manifest import NUMBER_LABELS, id_problem
-from hicmae.data.shard_index import (
-    INDEX_NAME,
+from hicmae.data.packed import PackedClip, Reject, Shard
+from hicmae.data.shard_index import INDEX_NAME, ShardIndex, sha256_of
+from hicmae.data.tar_members import (
+    AUDIO_EXTENSIONS,
     MAX_MEMBER_BYTES,
-    VIDEO_EXTENSIONS,
-    PackedClip,
-    Reject,
-    Shard,
-    ShardIndex,
+    PICTURE_MEMBERS,
     TarMember,
     refusal,
     scan_tar,
-    sha256_of,
     split_member_name,
 )
+
+_CHUNK = 1 << 20
 
 
 def index_foreign(folder: str | os.PathLike[str], *, on_shard: Callable[[str], None] | None = None) -> ShardIndex:
@@ -60,7 +60,7 @@ def index_foreign(folder: str | os.PathLike[str], *, on_shard: Callable[[str], N
         if on_shard:
             on_shard(path.name)
     made_by = {"hicmae": __version__, "command": "shards index"}
-    index = ShardIndex(shards=tuple(shards), rejected=tuple(rejected), made_by=made_by)
+    index = ShardIndex.build(shards, rejected=tuple(rejected), made_by=made_by)
     index.write(folder)
     return index
 
@@ -96,7 +96,7 @@ def _foreign_clip(tar: Path, key: str, group: Sequence[tuple[str, TarMember]], s
             return reject("too_large", f"{member.name!r} has {member.size} bytes; at most {MAX_MEMBER_BYTES} are read")
     extensions = [extension for extension, _ in group]
     media = [extension for extension in extensions if extension != "json"]
-    videos = [extension for extension in media if extension in VIDEO_EXTENSIONS]
+    videos = [extension for extension in media if extension in PICTURE_MEMBERS]
     if not media or len(videos) > 1 or len(media) - len(videos) > 1 or len(set(extensions)) < len(extensions):
         return reject(
             "ambiguous_members", f"members {extensions}; a clip has one picture file, one sound file, or both"
@@ -111,7 +111,19 @@ def _foreign_clip(tar: Path, key: str, group: Sequence[tuple[str, TarMember]], s
             values = _metadata(json.loads(data))
         except (ValueError, TypeError) as error:
             return reject("bad_json", f"{key}.json: {error}")
-    return PackedClip(clip_id=clip_id, members=places, **values)
+    media_places = [places[e] for e in (*PICTURE_MEMBERS, *AUDIO_EXTENSIONS) if e in places]  # picture, then sound
+    return PackedClip(clip_id=clip_id, members=places, crc32=_crc32(tar, media_places), **values)
+
+
+def _crc32(tar: Path, places: Iterable[tuple[int, int]]) -> int:
+    crc = 0
+    with tar.open("rb") as file:
+        for offset, size in places:
+            file.seek(offset)
+            while size > 0 and (data := file.read(min(size, _CHUNK))):
+                crc = zlib.crc32(data, crc)
+                size -= len(data)
+    return crc
 
 
 def _metadata(values: Any) -> dict[str, Any]:

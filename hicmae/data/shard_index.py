@@ -1,7 +1,7 @@
 """The index of a shard folder: which clip lies where, and how the folder was made.
 
-``index.json`` (schema 1) lies beside the tars. Its ``shards`` list name, bytes, SHA-256 and clips of each tar; a clip
-lists its members as ``{extension: [offset, size]}``, so that readers fetch bytes without walking through the tar.
+``index.json`` (schema 2) lies beside the tars and says what the folder is; ``clips.arrow`` has a row for each clip,
+with the places of its members, so that readers fetch bytes without walking through a tar. Both are written atomically.
 """
 
 from __future__ import annotations
@@ -10,157 +10,82 @@ import csv
 import hashlib
 import json
 import os
-import re
-import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from hicmae.data.manifest import END_OF_FILE_S
+import numpy as np
 
-SCHEMA = 1
+from hicmae.data.clip_table import ClipTable
+from hicmae.data.packed import Reject, Shard
+from hicmae.data.storage import StorageFormat
+
+SCHEMA = 2
 INDEX_NAME = "index.json"
+CLIPS_NAME = "clips.arrow"
 REJECTS_NAME = "rejects.csv"
-FORMATS = ("original",)  # how media are stored: the bytes of the original files
-
-VIDEO_EXTENSIONS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv")
-AUDIO_EXTENSIONS = ("wav", "flac", "m4a", "mp3", "ogg", "oga", "opus")
-# members that loaders elsewhere would unpickle, that is: execute
-PICKLED_EXTENSIONS = ("pyd", "pickle", "pkl", "pth", "pt", "npy", "npz", "ten", "joblib")
-MAX_MEMBER_BYTES = 2**31
-_KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PackedClip:
-    """One clip of a shard."""
-
-    clip_id: str
-    members: dict[str, tuple[int, int]]
-    """(offset, size) in bytes within the tar, by extension."""
-    subject: str = ""
-    split: str = ""
-    labels: dict[str, str | float] = field(default_factory=dict)
-    start_s: float | None = None
-    end_s: float | None = None
-    duration_s: float | None = None
-    """Length of the clip in seconds, after its span is cut; None where nobody has measured it."""
-    has_video: bool | None = None
-    has_audio: bool | None = None
-
-    @property
-    def span_s(self) -> tuple[float, float] | None:
-        """(start, end) in seconds of the file, ``END_OF_FILE_S`` when open; None when the clip is the whole file."""
-        if self.start_s is None and self.end_s is None:
-            return None
-        return self.start_s or 0.0, END_OF_FILE_S if self.end_s is None else self.end_s
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; what is unknown or empty is left out."""
-        values = {
-            "id": self.clip_id,
-            "members": {extension: list(place) for extension, place in self.members.items()},
-            "subject": self.subject or None,
-            "split": self.split or None,
-            "labels": self.labels or None,
-            "start_s": self.start_s,
-            "end_s": self.end_s,
-            "duration_s": self.duration_s,
-            "has_video": self.has_video,
-            "has_audio": self.has_audio,
-        }
-        return {name: value for name, value in values.items() if value is not None}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of ``to_dict``."""
-        rest = {name: value for name, value in values.items() if name not in ("id", "members")}
-        members = {extension: (int(o), int(s)) for extension, (o, s) in values["members"].items()}
-        return cls(clip_id=values["id"], members=members, **rest)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shard:
-    """One tar file."""
+class ShardFile:
+    """A tar as its index describes it."""
 
     name: str
     bytes: int
     sha256: str
-    clips: tuple[PackedClip, ...]
+    samples: int
+    """Clips in it."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        samples = [clip.to_dict() for clip in self.clips]
-        return {"name": self.name, "bytes": self.bytes, "sha256": self.sha256, "samples": samples}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of ``to_dict``."""
-        if Path(values["name"]).name != values["name"]:
-            raise ValueError(f"shard name {values['name']!r} is not a plain file name")
-        clips = tuple(PackedClip.from_dict(sample) for sample in values["samples"])
-        return cls(name=values["name"], bytes=values["bytes"], sha256=values["sha256"], clips=clips)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reject:
-    """A clip that was not packed, or that an index leaves out."""
-
-    clip_id: str
-    reason: str
-    """Short code for counting."""
-    detail: str
-    """A sentence with what was found."""
-
-    def to_dict(self) -> dict[str, str]:
-        """Plain values for JSON and CSV."""
-        return {"id": self.clip_id, "reason": self.reason, "detail": self.detail}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, str]) -> Self:
-        """The inverse of ``to_dict``."""
-        return cls(clip_id=values["id"], reason=values["reason"], detail=values["detail"])
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or Path(self.name).name != self.name:
+            raise ValueError(f"shard name {self.name!r} is not a plain file name")
+        if self.bytes < 0 or self.samples < 0:
+            raise ValueError(f"shard {self.name}: {self.bytes} bytes and {self.samples} clips cannot be")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardIndex:
-    """What ``index.json`` holds."""
+    """What ``index.json`` and ``clips.arrow`` hold."""
 
-    shards: tuple[Shard, ...]
+    shards: tuple[ShardFile, ...]
+    clips: ClipTable
+    """One row a clip, in the order of the shards."""
     rejected: tuple[Reject, ...] = ()
-    format: str = "original"
-    """How media are stored, one of ``FORMATS``."""
+    storage: StorageFormat = field(default_factory=StorageFormat)
+    quality: dict[str, Any] = field(default_factory=dict)
+    """What re-encoding cost, measured on a sample of clips; empty for original files."""
     made_by: dict[str, Any] = field(default_factory=dict)
     """Version, command and options."""
 
+    @classmethod
+    def build(cls, shards: Sequence[Shard], **about: Any) -> Self:
+        """The index of shards just written; ``about``: the other fields."""
+        files = tuple(ShardFile(name=s.name, bytes=s.bytes, sha256=s.sha256, samples=len(s.clips)) for s in shards)
+        return cls(shards=files, clips=ClipTable.build([shard.clips for shard in shards]), **about)
+
     def totals(self) -> dict[str, float]:
         """Counts, bytes and seconds over all shards."""
-        clips = [clip for shard in self.shards for clip in shard.clips]
         return {
             "shards": len(self.shards),
-            "samples": len(clips),
+            "samples": len(self.clips),
             "bytes": sum(shard.bytes for shard in self.shards),
-            "seconds": round(sum(clip.duration_s or 0.0 for clip in clips), 3),
-            "with_video": sum(bool(clip.has_video) for clip in clips),
-            "with_audio": sum(bool(clip.has_audio) for clip in clips),
+            "seconds": round(sum(value or 0.0 for value in self.clips.values("duration_s")), 3),
+            "with_video": sum(map(bool, self.clips.values("has_video"))),
+            "with_audio": sum(map(bool, self.clips.values("has_audio"))),
             "rejected": len(self.rejected),
         }
 
     def write(self, folder: Path) -> Path:
-        """Write ``index.json`` and, when clips were rejected, ``rejects.csv``; both atomically."""
+        """Write ``clips.arrow``, ``index.json`` and, when clips were rejected, ``rejects.csv``; each atomically."""
         rejected = [reject.to_dict() for reject in self.rejected]
-        write_json(
-            folder / INDEX_NAME,
-            {
-                "schema": SCHEMA,
-                "format": self.format,
-                "totals": self.totals(),
-                "made_by": self.made_by,
-                "rejected": rejected,
-                "shards": [shard.to_dict() for shard in self.shards],
-            },
-        )
+        temporary = _temporary(folder / CLIPS_NAME)
+        try:
+            self.clips.write(temporary)
+            sha256 = sha256_of(temporary)
+            temporary.replace(folder / CLIPS_NAME)
+        finally:
+            temporary.unlink(missing_ok=True)
         rejects = folder / REJECTS_NAME
         rejects.unlink(missing_ok=True)
         if rejected:
@@ -170,6 +95,19 @@ class ShardIndex:
                 writer.writeheader()
                 writer.writerows(rejected)
             temporary.replace(rejects)
+        write_json(
+            folder / INDEX_NAME,
+            {
+                "schema": SCHEMA,
+                "storage": self.storage.to_dict(),
+                "quality": self.quality,
+                "totals": self.totals(),
+                "made_by": self.made_by,
+                "rejected": rejected,
+                "clips": {"file": CLIPS_NAME, "rows": len(self.clips), "sha256": sha256},
+                "shards": [vars(shard) for shard in self.shards],
+            },
+        )
         return folder / INDEX_NAME
 
     @classmethod
@@ -177,8 +115,8 @@ class ShardIndex:
         """The index of a folder (or the path of an ``index.json``), and the folder.
 
         Raises:
-            FileNotFoundError: there is no index.
-            ValueError: it is torn, of another schema or of an unknown format.
+            FileNotFoundError: there is no index, or its table of clips is missing.
+            ValueError: it is torn, of another schema, or does not fit its table of clips.
         """
         path = Path(path)
         file = path if path.suffix == ".json" else path / INDEX_NAME
@@ -192,80 +130,38 @@ class ShardIndex:
             schema = values["schema"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file}: not a shard index ({error!r}); write it again") from error
-        if schema != SCHEMA or values.get("format") not in FORMATS:
+        if schema != SCHEMA:
             raise ValueError(
-                f"{file}: schema {schema!r} and format {values.get('format')!r} are not known to this version, which "
-                f"reads schema {SCHEMA} and formats {', '.join(FORMATS)}; install a newer hicmae or write it again"
+                f"{file}: schema {schema!r} is not known to this version, which reads schema {SCHEMA}; install a "
+                "newer hicmae, or remove the index and run 'hicmae shards index' for tars of original files"
             )
         try:
-            index = cls(
-                shards=tuple(Shard.from_dict(shard) for shard in values["shards"]),
-                rejected=tuple(Reject.from_dict(reject) for reject in values["rejected"]),
-                format=values["format"],
-                made_by=values["made_by"],
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            return cls._from_json(values, file.parent), file.parent
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{file}: damaged shard index ({error!r}); write it again") from error
-        return index, file.parent
 
-
-def media_members(
-    members: Mapping[str, tuple[int, int]],
-) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
-    """The places of the picture file and of the separate sound file among a clip's members."""
-    video = next((members[extension] for extension in VIDEO_EXTENSIONS if extension in members), None)
-    audio = next((members[extension] for extension in AUDIO_EXTENSIONS if extension in members), None)
-    return video, audio
-
-
-@dataclass(frozen=True, kw_only=True)
-class TarMember:
-    """A regular file within a tar: its place in bytes."""
-
-    name: str
-    offset: int
-    size: int
-
-
-def scan_tar(path: Path) -> tuple[list[TarMember], str | None]:
-    """Members that lie wholly within a tar, and what is wrong with the rest of it (None: nothing).
-
-    Reads headers alone. A tar cut in half gives the members before the cut.
-    """
-    members: list[TarMember] = []
-    total = path.stat().st_size
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for entry in tar:
-                if not entry.isfile():
-                    return members, f"member {entry.name!r} is not a regular file"
-                if entry.offset_data + entry.size > total:
-                    return members, f"cut off within member {entry.name!r} at byte {total}"
-                members.append(TarMember(name=entry.name, offset=entry.offset_data, size=entry.size))
-            end = tar.offset
-    except tarfile.ReadError as error:
-        return members, f"not a whole tar ({error})"
-    with path.open("rb") as file:
-        file.seek(end - tarfile.BLOCKSIZE if end >= total else end)
-        # without its closing block of zeros a tar that ends between two members looks whole
-        if total < end or file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            return members, f"cut off between members at byte {total}"
-    return members, None
-
-
-def split_member_name(name: str) -> tuple[str, str] | None:
-    """(key, extension in lower case) as WebDataset splits names: at the first dot of the file name; else None."""
-    match = _KEY_AND_EXTENSION.fullmatch(name)
-    return (match.group(1), match.group(2).lower()) if match else None
-
-
-def refusal(extension: str) -> str | None:
-    """Why members of this kind have no place in a shard of clips; None when they have."""
-    if extension in (*VIDEO_EXTENSIONS, *AUDIO_EXTENSIONS, "json"):
-        return None
-    if extension.rsplit(".", 1)[-1] in PICKLED_EXTENSIONS:
-        return f"'.{extension}' members can run code when loaded"
-    return f"'.{extension}' is not a kind of member that clips have"
+    @classmethod
+    def _from_json(cls, values: Mapping[str, Any], folder: Path) -> Self:
+        shards = tuple(ShardFile(**shard) for shard in values["shards"])
+        table = folder / CLIPS_NAME
+        if not table.is_file():
+            raise FileNotFoundError(f"{table}: missing, but the index beside it refers to it; copy the whole folder")
+        if sha256_of(table) != values["clips"]["sha256"]:
+            raise ValueError(f"{CLIPS_NAME} is not the file that was written with this index")
+        clips = ClipTable.open(table)
+        clips.check([shard.bytes for shard in shards])
+        counts = np.bincount(clips.shard, minlength=len(shards)).tolist()
+        for shard, found in zip(shards, counts, strict=True):
+            if found != shard.samples:
+                raise ValueError(f"{shard.name} has {shard.samples} clips, and {found} rows in {CLIPS_NAME}")
+        return cls(
+            shards=shards,
+            clips=clips,
+            rejected=tuple(Reject.from_dict(reject) for reject in values["rejected"]),
+            storage=StorageFormat.from_dict(values["storage"]),
+            quality=dict(values["quality"]),
+            made_by=dict(values["made_by"]),
+        )
 
 
 def sha256_of(path: Path) -> str:

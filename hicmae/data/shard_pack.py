@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import zlib
 
 from hicmae.data.manifest import Clip
-from hicmae.data.shard_index import AUDIO_EXTENSIONS, MAX_MEMBER_BYTES, VIDEO_EXTENSIONS, PackedClip, Reject
+from hicmae.data.packed import PackedClip, Reject
+from hicmae.data.tar_members import AUDIO_EXTENSIONS, MAX_MEMBER_BYTES, VIDEO_EXTENSIONS
 from hicmae.media.clip import DecodeError, MediaInfo
 from hicmae.media.decode import probe
 
@@ -14,6 +16,7 @@ def pack_clip(clip: Clip) -> tuple[PackedClip, dict[str, bytes]] | Reject:
     """Members of a clip and what the index says of it, or why it is not packed."""
     members: dict[str, bytes] = {}
     infos: dict[str, MediaInfo] = {}
+    crc = 0
     try:
         for role, path, known in (("video", clip.video, VIDEO_EXTENSIONS), ("audio", clip.audio, AUDIO_EXTENSIONS)):
             if path is None:
@@ -27,6 +30,7 @@ def pack_clip(clip: Clip) -> tuple[PackedClip, dict[str, bytes]] | Reject:
                 found = f"{path.name} has {len(data)} bytes, over {MAX_MEMBER_BYTES}; cut it into clips"
                 return Reject(clip_id=clip.clip_id, reason="too_large", detail=found)
             infos[role] = probe(data, name=str(path))
+            crc = zlib.crc32(data, crc)
             members[extension] = data
     except DecodeError as error:
         return Reject(clip_id=clip.clip_id, reason=error.reason, detail=str(error))
@@ -51,6 +55,7 @@ def pack_clip(clip: Clip) -> tuple[PackedClip, dict[str, bytes]] | Reject:
         duration_s=round(min(span[1], main.duration_s) - span[0], 3),
         has_video="video" in infos,
         has_audio=infos["audio"].has_audio if "audio" in infos else main.has_audio,
+        crc32=crc,
     )
     description = {name: value for name, value in packed.to_dict().items() if name != "members"}
     members["json"] = json.dumps(description, sort_keys=True).encode("utf-8")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hicmae.config import InputSpec
 from hicmae.data.order import generator
-from hicmae.data.shard_index import Shard, ShardIndex, refusal, scan_tar, sha256_of, split_member_name
+from hicmae.data.packed import PackedClip
+from hicmae.data.shard_index import ShardFile, ShardIndex, sha256_of
 from hicmae.data.source import ClipUnreadableError, ShardSource
+from hicmae.data.tar_members import refusal, scan_tar, split_member_name
 from hicmae.media.clip import DecodeError
 from hicmae.media.decode import decode_clip
 
@@ -46,9 +49,11 @@ def verify_shards(
     problems: list[str] = []
     owner: dict[str, str] = {}
     left_out = {reject.clip_id for reject in index.rejected}
+    rows = index.clips.clips()
     for shard in index.shards:
-        problems += _check_shard(folder / shard.name, shard, left_out)
-        for clip in shard.clips:
+        clips = list(itertools.islice(rows, shard.samples))
+        problems += _check_shard(folder / shard.name, shard, clips, left_out)
+        for clip in clips:
             if clip.clip_id in owner:
                 problems.append(f"clip {clip.clip_id!r} is in {owner[clip.clip_id]} and again in {shard.name}")
             owner[clip.clip_id] = shard.name
@@ -65,7 +70,7 @@ def verify_shards(
     return VerifyReport(shards=len(index.shards), clips=len(owner), decoded=decoded, problems=tuple(problems))
 
 
-def _check_shard(tar: Path, shard: Shard, left_out: set[str]) -> list[str]:
+def _check_shard(tar: Path, shard: ShardFile, clips: Sequence[PackedClip], left_out: set[str]) -> list[str]:
     if not tar.is_file():
         return [f"{shard.name} is missing; copy or write it again"]
     problems = []
@@ -90,7 +95,7 @@ def _check_shard(tar: Path, shard: Shard, left_out: set[str]) -> list[str]:
         if name in found:
             problems.append(f"{shard.name}: member {member.name!r} occurs twice")
         found[name] = member.offset, member.size
-    for clip in shard.clips:
+    for clip in clips:
         for extension, place in clip.members.items():
             actual_place = found.pop((clip.clip_id, extension), None)
             if actual_place is None:

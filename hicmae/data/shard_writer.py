@@ -24,22 +24,15 @@ import webdataset as wds
 from hicmae import __version__
 from hicmae.data.manifest import Clip, Manifest
 from hicmae.data.order import generator
+from hicmae.data.packed import PackedClip, Reject, Shard
 from hicmae.data.processes import worker_context
-from hicmae.data.shard_index import (
-    INDEX_NAME,
-    PackedClip,
-    Reject,
-    Shard,
-    ShardIndex,
-    scan_tar,
-    split_member_name,
-    write_json,
-)
+from hicmae.data.shard_index import INDEX_NAME, ShardIndex, write_json
 from hicmae.data.shard_pack import pack_clip
+from hicmae.data.storage import StorageFormat
+from hicmae.data.tar_members import scan_tar, split_member_name
 
 PLAN_NAME = "plan.json"
 PARTS_NAME = "parts"
-FORMAT = "original"
 _TAR_OVERHEAD = 3 * 1024  # header and padding of the members of a clip, in bytes
 
 
@@ -82,7 +75,7 @@ def plan_shards(manifest: Manifest, *, shard_bytes: int, seed: int) -> ShardPlan
     """
     order = generator("pack", seed).permutation(len(manifest.clips))
     digest = hashlib.blake2b(digest_size=16)
-    options = {"format": FORMAT, "shard_bytes": shard_bytes, "seed": seed}
+    options = {"storage": StorageFormat().to_dict(), "shard_bytes": shard_bytes, "seed": seed}
     digest.update(json.dumps(options, sort_keys=True).encode())
     shards: list[list[Clip]] = []
     room = 0
@@ -212,10 +205,9 @@ def _merge(folder: Path, plan: ShardPlan, manifest: Manifest) -> tuple[ShardInde
     whole = [result for result in results if result is not None]
     if len(whole) < len(results):
         return None, len(results) - len(whole)
-    index = ShardIndex(
-        shards=tuple(Shard.from_dict(result["shard"]) for result in whole if result["shard"]),
+    index = ShardIndex.build(
+        [Shard.from_dict(result["shard"]) for result in whole if result["shard"]],
         rejected=tuple(Reject.from_dict(reject) for result in whole for reject in result["rejected"]),
-        format=FORMAT,
         made_by={
             "hicmae": __version__,
             "command": "shards write",

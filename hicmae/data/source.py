@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
+import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hicmae.data.clip_table import ClipTable
 from hicmae.data.manifest import Clip, Manifest, read_manifest, select
-from hicmae.data.shard_index import PackedClip, ShardIndex, media_members
+from hicmae.data.shard_index import ShardIndex
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,8 @@ class EncodedClip:
     """A separate sound file."""
     span_s: tuple[float, float] | None
     """(start, end) of the clip within the file, in seconds (``END_OF_FILE_S``: to the end); None for the whole file."""
+    square: tuple[int, int, int] | None = None
+    """(top, left, side) in pixels of the displayed picture: what to take of it; None for the central square."""
     subject: str
     labels: Mapping[str, str | float]
 
@@ -79,6 +81,17 @@ class ClipSource(Protocol):
     @property
     def group_sizes(self) -> tuple[int, ...]:
         """Clips in each shard, in order; clips of a shard have consecutive numbers."""
+
+    @property
+    def dataset_sizes(self) -> tuple[int, ...]:
+        """Clips of each data set that the source joins, in order; clips of a data set have consecutive numbers."""
+
+    @property
+    def shard_names(self) -> tuple[str, ...]:
+        """Files that hold the clips, for reports."""
+
+    def shard_of(self, number: int) -> int:
+        """Which of ``shard_names`` holds a clip."""
 
     def __len__(self) -> int: ...
 
@@ -112,6 +125,20 @@ class ManifestSource:
         """One group: single files cost the same in any order."""
         return (len(self._clips),)
 
+    @property
+    def dataset_sizes(self) -> tuple[int, ...]:
+        """One data set."""
+        return (len(self._clips),)
+
+    @property
+    def shard_names(self) -> tuple[str, ...]:
+        """The manifest: its files are not told apart."""
+        return (self.name,)
+
+    def shard_of(self, number: int) -> int:
+        """0: there is one name."""
+        return 0
+
     def __len__(self) -> int:
         return len(self._clips)
 
@@ -144,6 +171,13 @@ def _read_file(clip: Clip, path: Path | None) -> bytes | None:
         raise ClipUnreadableError(f"clip {clip.clip_id!r}: {path} cannot be read ({error})", "read_error") from error
 
 
+class ShardReader(Protocol):
+    """Reads parts of shards; picklable."""
+
+    def read(self, shard: Path, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset``; fewer only where the file ends. ``OSError`` when they cannot be had."""
+
+
 class ShardSource:
     """The clips of one or more shard folders, read by byte offset from their index.
 
@@ -161,93 +195,148 @@ class ShardSource:
         if not listed:
             raise ValueError("no shard folder given; name at least one folder that holds an index.json")
         self.name = ", ".join(str(path) for path in listed)
-        self._tars: list[Path] = []
-        clips: list[PackedClip] = []
-        sizes: list[int] = []
-        expected: list[int] = []
+        self._reader: ShardReader = FileHandles(_OPEN_FILES)
+        self._folders: list[_Folder] = []
         digests: list[str] = []
         for path in listed:
-            index, folder = ShardIndex.read(path)
-            for shard in index.shards:
-                self._tars.append(folder / shard.name)
-                expected.append(shard.bytes)
-                sizes.append(len(shard.clips))
-                clips += shard.clips
-                digests.append(json.dumps([shard.name, shard.sha256, [clip.clip_id for clip in shard.clips]]))
-        if not clips:
-            raise ValueError(f"{self.name}: the index holds no clips; write the shards again, or see its rejects.csv")
-        self.group_sizes = tuple(sizes)
-        self.fingerprint = _digest(digests)
-        self._shard = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-        self._table = _ClipTable(clips)
-        if repeated := self._table.repeated_ids():
-            raise ValueError(f"{self.name}: clip ids occur twice: {_some(repeated)}; name each folder once")
-        self._check_tars(expected)
-        self._handles = _FileHandles(_OPEN_FILES)
-
-    def _check_tars(self, expected: list[int]) -> None:
-        """Refuse what is missing or foreign; report what is cut off."""
-        problems = []
-        for number, (tar, size) in enumerate(zip(self._tars, expected, strict=True)):
-            actual = tar.stat().st_size if tar.is_file() else -1
-            if actual < 0:
-                problems.append(f"{tar} is missing")
-            elif actual > size:
-                problems.append(
-                    f"{tar} has {actual} bytes, the index says {size}: it is not the shard that was indexed"
+            index, place = ShardIndex.read(path)
+            self._folders.append(
+                _Folder(
+                    clips=index.clips,
+                    tars=tuple(place / shard.name for shard in index.shards),
+                    samples=tuple(shard.samples for shard in index.shards),
+                    square=index.storage.square if index.storage.video == "original" else None,
                 )
-            elif actual < size:
-                own = np.flatnonzero(self._shard == number)
-                readable = int((self._table.end[own] <= actual).sum())
-                if not readable:
-                    problems.append(f"{tar} has {actual} of {size} bytes, and none of its {len(own)} clips is whole")
-                logger.warning(
-                    "%s is cut off: %d of %d bytes; %d of its %d clips can be read, the others count as skipped "
-                    "(shard_truncated). Copy the shard again, or write it again.",
-                    tar, actual, size, readable, len(own),
-                )  # fmt: skip
-        if problems:
-            raise ValueError(f"{self.name}: {_some(problems)}; copy these shards again, or run 'hicmae shards verify'")
+            )
+            _check_tars(self.name, self._folders[-1], [shard.bytes for shard in index.shards])
+            digests += [json.dumps([shard.name, shard.sha256]) for shard in index.shards] + [index.clips.digest()]
+        self._first = np.cumsum([0, *self.dataset_sizes])
+        if not self._first[-1]:
+            raise ValueError(f"{self.name}: the index holds no clips; write the shards again, or see its rejects.csv")
+        self.fingerprint = _digest(digests)
+        self._refuse_repeated_ids()
+
+    def _refuse_repeated_ids(self) -> None:
+        repeated = [name for folder in self._folders for name in folder.clips.repeated_ids()]
+        seen: set[str] = set()
+        for folder in self._folders if len(self._folders) > 1 else ():
+            own = set(folder.clips.values("clip_id"))
+            repeated += sorted(seen & own)
+            seen |= own
+        if repeated:
+            raise ValueError(f"{self.name}: clip ids occur twice: {_some(repeated)}; name each folder once")
+
+    @property
+    def dataset_sizes(self) -> tuple[int, ...]:
+        """Clips of each folder, in the order given."""
+        return tuple(len(folder.clips) for folder in self._folders)
+
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """Clips of each shard that has any, in order."""
+        return tuple(size for folder in self._folders for size in folder.samples if size)
+
+    @property
+    def shard_names(self) -> tuple[str, ...]:
+        """The tars, in the order of ``shard_of``."""
+        return tuple(str(tar) for folder in self._folders for tar in folder.tars)
+
+    def shard_of(self, number: int) -> int:
+        """Which of ``shard_names`` holds the clip."""
+        dataset, row = self._locate(number)
+        before = sum(len(folder.tars) for folder in self._folders[:dataset])
+        return before + int(self._folders[dataset].clips.shard[row])
+
+    def _locate(self, number: int) -> tuple[int, int]:
+        """(folder, row within it) of a clip."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"{self.name}: clip {number} of {len(self)}")
+        dataset = int(np.searchsorted(self._first, number, side="right")) - 1
+        return dataset, number - int(self._first[dataset])
 
     def __len__(self) -> int:
-        return len(self._shard)
+        return int(self._first[-1])
 
     def info(self, number: int) -> ClipInfo:
         """Name, subject, split and labels, from the index."""
-        table = self._table
+        dataset, row = self._locate(number)
+        clips = self._folders[dataset].clips
         return ClipInfo(
-            clip_id=table.clip_id(number),
-            subject=str(table.subject.value(number)),
-            split=str(table.split.value(number)),
-            labels=table.labels_of(number),
+            clip_id=clips.clip_id(row),
+            subject=clips.subject(row),
+            split=clips.split(row),
+            labels=clips.labels(row),
         )
 
     def read(self, number: int) -> EncodedClip:
-        """The clip's members, by offset; nothing is unpacked or unpickled."""
-        table = self._table
-        start, end = table.span[number]
+        """The clip's members, by offset, compared with their checksum; nothing is unpacked or unpickled."""
+        dataset, row = self._locate(number)
+        folder = self._folders[dataset]
+        clips, tar = folder.clips, folder.tars[folder.clips.shard[row]]
+        video = self._read_member(clips, row, "video", tar)
+        audio = self._read_member(clips, row, "audio", tar)
+        expected = clips.crc32(row)
+        if expected is not None and zlib.crc32(audio or b"", zlib.crc32(video or b"")) != expected:
+            raise ClipUnreadableError(
+                f"clip {clips.clip_id(row)!r}: its bytes in {tar} are not those that were written (CRC-32 differs); "
+                "copy the shard again",
+                "checksum_mismatch",
+            )
         return EncodedClip(
-            clip_id=table.clip_id(number),
-            video=self._read_member(number, table.video[number]),
-            audio=self._read_member(number, table.audio[number]),
-            span_s=None if math.isnan(start) else (float(start), float(end)),
-            subject=str(table.subject.value(number)),
-            labels=table.labels_of(number),
+            clip_id=clips.clip_id(row),
+            video=video,
+            audio=audio,
+            span_s=clips.span_s(row),
+            square=folder.square,
+            subject=clips.subject(row),
+            labels=clips.labels(row),
         )
 
-    def _read_member(self, number: int, place: NDArray[np.int64]) -> bytes | None:
-        offset, size = int(place[0]), int(place[1])
-        if offset < 0:
+    def _read_member(self, clips: ClipTable, row: int, role: str, tar: Path) -> bytes | None:
+        place = clips.place(row, role)
+        if place is None:
             return None
-        tar = self._tars[self._shard[number]]
         try:
-            data = self._handles.read(tar, offset, size)
+            data = self._reader.read(tar, *place)
         except OSError as error:
             raise ClipUnreadableError(f"{tar} cannot be read ({error})", "read_error") from error
-        if len(data) != size:
-            clip_id = self._table.clip_id(number)
-            raise ClipUnreadableError(f"clip {clip_id!r} lies beyond the end of {tar}", "shard_truncated")
+        if len(data) != place[1]:
+            raise ClipUnreadableError(f"clip {clips.clip_id(row)!r} lies beyond the end of {tar}", "shard_truncated")
         return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Folder:
+    """One shard folder, open."""
+
+    clips: ClipTable
+    tars: tuple[Path, ...]
+    samples: tuple[int, ...]
+    """Clips of each tar."""
+    square: tuple[int, int, int] | None
+
+
+def _check_tars(name: str, folder: _Folder, expected: Sequence[int]) -> None:
+    """Refuse what is missing or foreign; report what is cut off."""
+    problems = []
+    for number, (tar, size) in enumerate(zip(folder.tars, expected, strict=True)):
+        actual = tar.stat().st_size if tar.is_file() else -1
+        if actual < 0:
+            problems.append(f"{tar} is missing")
+        elif actual > size:
+            problems.append(f"{tar} has {actual} bytes, the index says {size}: it is not the shard that was indexed")
+        elif actual < size:
+            ends = folder.clips.end()[folder.clips.shard == number]
+            readable = int((ends <= actual).sum())
+            if not readable:
+                problems.append(f"{tar} has {actual} of {size} bytes, and none of its {len(ends)} clips is whole")
+            logger.warning(
+                "%s is cut off: %d of %d bytes; %d of its %d clips can be read, the others count as skipped "
+                "(shard_truncated). Copy the shard again, or write it again.",
+                tar, actual, size, readable, len(ends),
+            )  # fmt: skip
+    if problems:
+        raise ValueError(f"{name}: {_some(problems)}; copy these shards again, or run 'hicmae shards verify'")
 
 
 class SubsetSource:
@@ -269,7 +358,18 @@ class SubsetSource:
             raise ValueError(f"{self.name}: clip numbers must lie in 0..{len(source) - 1}")
         edges = np.searchsorted(self._numbers, np.cumsum([0, *source.group_sizes]))
         self.group_sizes = tuple(int(size) for size in np.diff(edges) if size)
+        edges = np.searchsorted(self._numbers, np.cumsum([0, *source.dataset_sizes]))
+        self.dataset_sizes = tuple(int(size) for size in np.diff(edges) if size)
         self.fingerprint = _digest([source.fingerprint, self._numbers.tobytes().hex()])
+
+    @property
+    def shard_names(self) -> tuple[str, ...]:
+        """As the source."""
+        return self._source.shard_names
+
+    def shard_of(self, number: int) -> int:
+        """As the source."""
+        return self._source.shard_of(int(self._numbers[number]))
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -292,48 +392,7 @@ def select_split(source: ClipSource, split: str) -> SubsetSource:
     return SubsetSource(source, (i for i, own in enumerate(splits) if own == split), f"split {split}")
 
 
-class _ClipTable:
-    """Columns of an index: a million clips in some ten bytes each instead of Python objects."""
-
-    def __init__(self, clips: Sequence[PackedClip]) -> None:
-        self.ids = np.array([clip.clip_id for clip in clips], dtype=np.bytes_)
-        places = [media_members(clip.members) for clip in clips]
-        self.video = np.array([video or (-1, 0) for video, _ in places], dtype=np.int64)  # (N, 2): offset, size
-        self.audio = np.array([audio or (-1, 0) for _, audio in places], dtype=np.int64)
-        self.end = np.maximum(self.video.sum(axis=1), self.audio.sum(axis=1))
-        spans = [clip.span_s or (math.nan, math.nan) for clip in clips]
-        self.span = np.array(spans, dtype=np.float64)  # (N, 2): start, end in seconds
-        self.subject = _Column([clip.subject for clip in clips])
-        self.split = _Column([clip.split for clip in clips])
-        names = sorted({name for clip in clips for name in clip.labels})
-        self.labels = {name: _Column([clip.labels.get(name) for clip in clips]) for name in names}
-
-    def clip_id(self, number: int) -> str:
-        name: bytes = self.ids[number]
-        return name.decode("ascii")
-
-    def labels_of(self, number: int) -> dict[str, str | float]:
-        values = {name: column.value(number) for name, column in self.labels.items()}
-        return {name: value for name, value in values.items() if value is not None}
-
-    def repeated_ids(self) -> list[str]:
-        names, counts = np.unique(self.ids, return_counts=True)
-        return [name.decode("ascii") for name in names[counts > 1]]
-
-
-class _Column:
-    """Values that repeat: the distinct ones, and a number for each row."""
-
-    def __init__(self, values: Sequence[Any]) -> None:
-        self._known = list(dict.fromkeys(values))
-        number_of = {value: i for i, value in enumerate(self._known)}
-        self._code = np.array([number_of[value] for value in values], dtype=np.int32)
-
-    def value(self, number: int) -> Any:
-        return self._known[self._code[number]]
-
-
-class _FileHandles:
+class FileHandles:
     """Files kept open for reading at any place; the one used longest ago is closed first. Not pickled."""
 
     def __init__(self, limit: int) -> None:

@@ -84,8 +84,9 @@ def _decode(track: Track, from_s: float, to_s: float, name: str) -> list[Any]:
     codec = context.name
     lead = 0 if codec.startswith(_NO_MEMORY) else _AAC_LEAD if codec.startswith("aac") else _OTHER_LEAD
     first = max(0, on_air - lead)
-    context.thread_count = 1
-    context.options = {"err_detect": "crccheck+explode"}
+    if not context.is_open:
+        context.thread_count = 1
+        context.options = {"err_detect": "crccheck+explode"}
     frames: list[Any] = []
     for position in range(first, last + 2):
         packet = track.packets[position] if position <= last else None  # None empties the decoder
@@ -95,6 +96,7 @@ def _decode(track: Track, from_s: float, to_s: float, name: str) -> list[Any]:
             # An MP3 frame may refer to bytes before the first packet decoded; that is not damage.
             if not (first > 0 and position < on_air):
                 raise _corrupt(name, f"the decoder reports {error}") from None
+    context.flush_buffers()  # emptied, it would refuse the packets of another window
     if len(frames) < (last - max(on_air, 0)):
         raise _corrupt(name, f"{len(frames)} of {last - first + 1} packets gave sound")
     if any(frame.pts is None for frame in frames):
