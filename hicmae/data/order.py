@@ -15,9 +15,12 @@ def generator(*key: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 
-def clip_generator(seed: int, epoch: int, clip_id: str) -> np.random.Generator:
-    """The generator of all draws for a clip in an epoch: independent of rank, worker, batch and history."""
-    return generator("clip", seed, epoch, clip_id)
+def clip_generator(seed: int, epoch: int, clip_id: str, window: int = 0) -> np.random.Generator:
+    """The generator of all draws for a clip in an epoch: independent of rank, worker, batch and history.
+
+    Where an epoch shows several windows of a clip, each has draws of its own; the first has those of a single one.
+    """
+    return generator("clip", seed, epoch, clip_id, window) if window else generator("clip", seed, epoch, clip_id)
 
 
 def shuffled(group_sizes: Sequence[int], rng: np.random.Generator, *, shuffle_shards: int) -> NDArray[np.int64]:
