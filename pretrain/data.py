@@ -11,11 +11,11 @@ import torch
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.augment import PretrainingDraws
 from hicmae.data.batch import ClipBatch
+from hicmae.data.clip_decoder import stack_optional
 from hicmae.data.epoch import EpochOrder, OrderSettings, Sampling
 from hicmae.data.evaluation import EvaluationLoader
 from hicmae.data.loader import LoaderSettings
 from hicmae.data.order import clip_generator
-from hicmae.data.pipeline import stack_optional
 from hicmae.data.source import ClipSource, ShardSource
 from hicmae.data.stream import TrainStream
 from hicmae.media.decode import Decoder

@@ -13,7 +13,7 @@ from hicmae.data.augment import EvaluationDraws
 from hicmae.data.batch import ClipBatch
 from hicmae.data.labels import LabelSpec
 from hicmae.data.loader import BatchLoader, DataStoppedError, LoaderSettings, stopped
-from hicmae.data.pipeline import BuildEvaluationBatches, ClipDecoder
+from hicmae.data.pipeline import BuildEvaluationBatches
 from hicmae.data.skips import SkipCounter
 from hicmae.data.source import ClipSource
 
@@ -51,7 +51,7 @@ class EvaluationLoader:
         self.loader = loader
         self._build = BuildEvaluationBatches(
             source=source,
-            decode=ClipDecoder(spec=spec, decoder=loader.decoder, require_video=loader.require_video),
+            decode=loader.clip_decoder(spec),
             draws=EvaluationDraws(image_size=spec.image_size, segments=segments),
             labels=labels,
             batch_size=loader.batch_size,

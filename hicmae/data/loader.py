@@ -18,6 +18,9 @@ os.environ.setdefault("WDS_SECURE", "1")
 
 import webdataset as wds
 
+from hicmae.config import InputSpec
+from hicmae.data.clip_decoder import ClipDecoder
+from hicmae.data.pixels import Pixels
 from hicmae.data.processes import worker_context
 from hicmae.data.source import ClipSource
 from hicmae.media.decode import Decoder
@@ -47,6 +50,9 @@ class LoaderSettings:
     """Processes of the job."""
     decoder: Decoder = "auto"
     """``auto``, ``pyav`` or ``decord``."""
+    pixels: Pixels = "auto"
+    """How frames are shipped: ``rgb``, ``yuv`` (half of the bytes, for clips stored as h264 at the model's size), or
+    ``auto``, which takes the latter where it is possible. The model's inputs are the same."""
     require_video: bool = False
     """Whether clips without a picture count as unusable (``no_video_stream``)."""
     pin_memory: bool = False
@@ -73,6 +79,10 @@ class LoaderSettings:
     def joint_batch(self) -> int:
         """Clips of a batch over all ranks."""
         return self.batch_size * self.world_size
+
+    def clip_decoder(self, spec: InputSpec) -> ClipDecoder:
+        """What reads and decodes clips by these settings."""
+        return ClipDecoder(spec=spec, decoder=self.decoder, require_video=self.require_video, pixels=self.pixels)
 
 
 class DataStoppedError(RuntimeError):

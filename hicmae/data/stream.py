@@ -17,7 +17,7 @@ from hicmae.data.batch import ClipBatch
 from hicmae.data.epoch import EpochOrder, OrderSettings
 from hicmae.data.labels import LabelSpec
 from hicmae.data.loader import BatchLoader, DataStoppedError, LoaderSettings, stopped
-from hicmae.data.pipeline import BuildTrainingBatches, ClipDecoder
+from hicmae.data.pipeline import BuildTrainingBatches
 from hicmae.data.plan import Cut, PlanBatches, joint_batch_of, resumed_cut
 from hicmae.data.skips import SkipCounter
 from hicmae.data.source import ClipSource
@@ -98,10 +98,11 @@ class TrainStream:
             ),
             BuildTrainingBatches(
                 source=source,
-                decode=ClipDecoder(spec=spec, decoder=loader.decoder, require_video=loader.require_video),
+                decode=loader.clip_decoder(spec),
                 draws=draws,
                 labels=labels,
                 seed=loader.seed,
+                windows_per_clip=windows_per_clip,
             ),
         ]
         self._batches = BatchLoader(stages, loader, num_workers=loader.num_workers)
@@ -167,7 +168,7 @@ class TrainStream:
                 joint_batch = self._batch // self._windows
                 where = f"batch {joint_batch} of epoch {self._epoch}"
                 raise stopped(error, self.loader, self.source, where, self._clips_of(joint_batch)) from error
-            for batch in group if isinstance(group, tuple) else (group,):
+            for batch in group:
                 if own_pass != self._pass:
                     raise RuntimeError("this pass over the stream has ended: set_epoch or another pass came after it")
                 self._batch += 1
