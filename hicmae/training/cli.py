@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
+from hicmae.data.loader import DataStoppedError
 from hicmae.training.epoch_length import EpochLength
 from hicmae.training.monitor import TrainingMonitor
 from hicmae.training.run_directory import checkpoint_directory
@@ -135,7 +136,7 @@ def run_job(name: str, job: Callable[[], Any]) -> int:
         warnings.filterwarnings("ignore", message=message)
     try:
         job()
-    except NonFiniteLossError as error:
+    except (NonFiniteLossError, DataStoppedError) as error:
         sys.stderr.write(f"{name}: error: {error}\n")
         return 1
     except Exception as error:
