@@ -20,8 +20,9 @@ from hicmae.data.manifest import Clip, Manifest, read_manifest, write_manifest
 from hicmae.data.packed import PackedClip
 from hicmae.data.shard_foreign import index_foreign
 from hicmae.data.shard_index import ShardIndex
+from hicmae.data.shard_plan import plan_shards
 from hicmae.data.shard_verify import verify_shards
-from hicmae.data.shard_writer import plan_shards, write_shards
+from hicmae.data.shard_writer import write_shards
 from hicmae.data.source import ShardSource
 from hicmae.data.tar_members import scan_tar
 from tests.corpus import clip_bytes, make_corpus
