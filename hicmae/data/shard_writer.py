@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -238,8 +238,8 @@ def _write_here(tasks: Sequence[_Task], progress: Callable[[int], None]) -> None
 
 def _write_in_processes(tasks: Sequence[_Task], workers: int, progress: Callable[[int], None]) -> None:
     context = worker_context()
-    counter = context.Value("q", 0)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_share, initargs=(counter,)) as pool:
+    counter, stop = context.Value("q", 0), context.Event()
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_share, initargs=(counter, stop)) as pool:
         running: set[Future[None]] = {pool.submit(_write_shard_counting, task) for task in tasks}
         try:
             while running:
@@ -248,25 +248,35 @@ def _write_in_processes(tasks: Sequence[_Task], workers: int, progress: Callable
                 for future in finished:
                     future.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # The others give up after the clip that they are at, and remove what they have begun.
+            stop.set()
+            pool.shutdown(cancel_futures=True)
             raise
 
 
 _clips_done: Any = None  # shared by the processes of a pool, set when each starts
+_stop: Any = None
 
 
-def _share(counter: Any) -> None:
-    global _clips_done
-    _clips_done = counter
+class _Stopped(Exception):
+    """Another process has failed."""
+
+
+def _share(counter: Any, stop: Any) -> None:
+    global _clips_done, _stop
+    _clips_done, _stop = counter, stop
 
 
 def _write_shard_counting(task: _Task) -> None:
-    for _ in _write_shard(task):
-        with _clips_done.get_lock():
-            _clips_done.value += 1
+    with closing(_write_shard(task)) as clips:
+        for _ in clips:
+            with _clips_done.get_lock():
+                _clips_done.value += 1
+            if _stop.is_set():
+                raise _Stopped
 
 
-def _write_shard(task: _Task) -> Iterator[None]:
+def _write_shard(task: _Task) -> Generator[None, None, None]:
     """Probe, pack and hash one shard; yields after each clip. Its part file is written last."""
     name = f"shard-{task.number:06d}.tar"
     infos: dict[str, PackedClip] = {}
@@ -333,7 +343,9 @@ class _HashingFile:
 
 @contextmanager
 def _temporary_beside(path: Path) -> Iterator[Path]:
-    """A name for a file in the making; whatever still has it at the end is removed."""
+    """A name for a file in the making; whatever still has it at the end is removed, and what a killed run has left."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
