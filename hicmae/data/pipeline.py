@@ -1,4 +1,4 @@
-"""What happens in a data worker: plan a batch, read and decode its clips, draw their augmentations, stack them.
+"""What happens in a data worker: read and decode a planned batch's clips, draw their augmentations, stack them.
 
 The stages are small picklable callables that ``webdataset.DataPipeline`` composes. Letters: B clips, T frames,
 S pixels of a frame's side.
@@ -19,7 +19,8 @@ from hicmae.config import InputSpec
 from hicmae.data.augment import ClipDraws, Draws, EvaluationDraws
 from hicmae.data.batch import ClipBatch, Skip
 from hicmae.data.labels import LabelSpec
-from hicmae.data.order import clip_generator, epoch_order, generator, joint_batches
+from hicmae.data.order import clip_generator, generator
+from hicmae.data.plan import PlannedBatch
 from hicmae.data.source import ClipSource, ClipUnreadableError
 from hicmae.media.clip import DecodedClip, DecodeError
 from hicmae.media.decode import Decoder, decode_clip
@@ -107,45 +108,6 @@ def stack_clips(clips: Sequence[LoadedClip], skipped: Sequence[Skip]) -> ClipBat
 def stack_optional(rows: Sequence[NDArray[np.int64] | None]) -> Tensor | None:
     present = [row for row in rows if row is not None]
     return torch.from_numpy(np.stack(present)) if present else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedBatch:
-    """Which clips a training batch holds, before any is read."""
-
-    epoch: int
-    batch: int
-    clips: NDArray[np.int64]
-    """int64 (B,)"""
-    joint: NDArray[np.int64]
-    """int64 (batches, R, B): the clips of all ranks in this epoch."""
-
-
-@dataclass(kw_only=True)
-class PlanBatches:
-    """First stage of training: this worker's batches of the epoch, from where the loader stands.
-
-    ``position`` is a tensor in shared memory, int64 (2,): epoch and first batch. Persistent workers read there what
-    the next pass is; it changes only between passes.
-    """
-
-    group_sizes: tuple[int, ...]
-    seed: int
-    shuffle_shards: int
-    batch_size: int
-    rank: int
-    world_size: int
-    position: Tensor
-
-    def __call__(self) -> Iterator[PlannedBatch]:
-        """Every W-th batch for one of W workers, so that the loader, which asks them in turn, gets all in order."""
-        epoch, first = self.position.tolist()
-        worker = get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        order = epoch_order(self.group_sizes, seed=self.seed, epoch=epoch, shuffle_shards=self.shuffle_shards)
-        joint = joint_batches(order, world_size=self.world_size, batch_size=self.batch_size)
-        for batch in range(first + number, len(joint), workers):
-            yield PlannedBatch(epoch=epoch, batch=batch, clips=joint[batch, self.rank], joint=joint)
 
 
 @dataclass(kw_only=True)

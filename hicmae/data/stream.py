@@ -21,7 +21,8 @@ from hicmae.data.augment import Draws
 from hicmae.data.batch import ClipBatch, Skip
 from hicmae.data.labels import LabelSpec
 from hicmae.data.order import batches_per_rank
-from hicmae.data.pipeline import BuildTrainingBatches, ClipDecoder, PlanBatches
+from hicmae.data.pipeline import BuildTrainingBatches, ClipDecoder
+from hicmae.data.plan import PlanBatches
 from hicmae.data.processes import worker_context
 from hicmae.data.source import ClipSource
 from hicmae.media.decode import Decoder
