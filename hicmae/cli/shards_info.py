@@ -84,7 +84,9 @@ def sheet_clips(folder: Path, count: int) -> list[SheetClip]:
         title = " ".join(filter(None, (info.clip_id, str(info.labels.get("emotion", "")))))
         try:
             stored = source.read(number)
-            clip = decode_clip(stored.video, stored.audio, spec=spec, span_s=stored.span_s, name=info.clip_id)
+            clip = decode_clip(
+                stored.video, stored.audio, spec=spec, span_s=stored.span_s, square=stored.square, name=info.clip_id
+            )
         except (DecodeError, ClipUnreadableError) as error:
             clips.append(SheetClip(title=title, frames=None, log_mel=None, problem=str(error)))
             continue

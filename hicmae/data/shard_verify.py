@@ -139,7 +139,9 @@ def _decode_some(path: str | os.PathLike[str], count: int, seed: int) -> tuple[i
     for number in chosen.tolist():
         try:
             clip = source.read(number)
-            decode_clip(clip.video, clip.audio, spec=InputSpec(), span_s=clip.span_s, name=clip.clip_id)
+            decode_clip(
+                clip.video, clip.audio, spec=InputSpec(), span_s=clip.span_s, square=clip.square, name=clip.clip_id
+            )
         except (DecodeError, ClipUnreadableError) as error:
             problems.append(f"clip {source.info(number).clip_id!r} cannot be decoded: {error}")
     return len(chosen), problems
