@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hicmae.data.order import batches_per_rank, clip_generator, epoch_order, joint_batches
+from hicmae.data.order import batches_per_rank, clip_generator, epoch_order
 
 SIZES = (40, 7, 60, 33, 1, 59)
 
@@ -48,20 +48,6 @@ def test_epochs_and_seeds_are_uncorrelated() -> None:
     within = base.reshape(40, 50)
     steps = np.abs(np.diff(within, axis=1))
     assert np.median(steps) > 80  # a window holds 400 clips; two random places are 133 apart on average
-
-
-def test_ranks_share_each_joint_batch_without_overlap() -> None:
-    order = epoch_order([50, 70, 80], seed=3, epoch=1, shuffle_shards=2)
-    joint = joint_batches(order, world_size=3, batch_size=8)
-    assert joint.shape == (200 // 24, 3, 8)
-    assert len(set(joint.ravel().tolist())) == 200 // 24 * 24
-
-
-def test_steps_depend_on_the_joint_batch_alone() -> None:
-    order = epoch_order([50, 70, 80], seed=3, epoch=1, shuffle_shards=2)
-    shapes = [(1, 24), (2, 12), (3, 8), (24, 1)]
-    steps = [joint_batches(order, world_size=r, batch_size=b).reshape(-1, 24) for r, b in shapes]
-    assert all((step == steps[0]).all() for step in steps)
 
 
 def test_too_few_clips() -> None:
