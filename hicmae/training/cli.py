@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
+from hicmae.training.epoch_length import EpochLength
 from hicmae.training.monitor import TrainingMonitor
 from hicmae.training.run_directory import checkpoint_directory
 from hicmae.training.save_last import SaveLast
@@ -86,7 +87,7 @@ class JobCLI(LightningCLI):
 
 def standard_callbacks() -> list[Any]:
     """Callbacks of every job."""
-    return [TrainingMonitor(), StepStatus(), SaveLast()]
+    return [TrainingMonitor(), StepStatus(), EpochLength(), SaveLast()]
 
 
 def default_loggers(root: Path, *, wandb: str, project: str) -> list[Logger]:
