@@ -61,7 +61,8 @@ class ResumePoints(Checkpoint):
         self._place: _Place | None = None  # none within a window of accumulated gradients
         self._due = self._saving = self._stop_held = False
         self._steps_before = 0
-        self._saved_step: int | None = None
+        self._first_step = 0
+        self._saved_steps: set[int] = set()
 
     # ------------------------------------------------------------ when
 
@@ -72,9 +73,17 @@ class ResumePoints(Checkpoint):
         own, of_first = trainer.ckpt_path, trainer.strategy.broadcast(trainer.ckpt_path)
         if own != of_first:
             raise RuntimeError(
-                f"rank {trainer.global_rank} goes on from {own}, rank 0 from {of_first}: they see different files below "
+                f"rank {trainer.global_rank} goes on from {own}, rank 0 from {of_first}: they see other files below "
                 f"{run_directory(trainer)}. Give the checkpoint's path as --ckpt_path on all machines"
             )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._first_step, self._saved_steps = trainer.global_step, set()
+        loop = trainer.fit_loop
+        if loop.epoch_loop.restarted_on_train_batch_end and trainer.is_last_batch:
+            # Lightning 2.6 has closed that epoch, but takes the next one for the rest of it: it would not count it as
+            # begun, and what is saved within it could not be gone on from.
+            loop.reset_restart_stage()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: ClipBatch, batch_idx: int
@@ -111,7 +120,7 @@ class ResumePoints(Checkpoint):
             self._due = trainer.global_step % self.every_n_train_steps == 0
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._place is not None and self._saved_step != trainer.global_step:
+        if self._place is not None and trainer.global_step not in self._saved_steps:
             self._save(trainer)
         self._place = None
 
@@ -137,6 +146,7 @@ class ResumePoints(Checkpoint):
             trainer.strategy.barrier()
         finally:
             self._saving = False
+        self._saved_steps.add(trainer.global_step)
         if trainer.is_global_zero and problem is None:
             try:
                 point_to(last_checkpoint(trainer), path)
@@ -146,13 +156,12 @@ class ResumePoints(Checkpoint):
         problem = trainer.strategy.broadcast(problem)
         if problem is not None:
             raise CheckpointNotWrittenError(problem)
-        self._saved_step = trainer.global_step
 
     def _drop_others(self, newest: Path) -> None:
-        """Drop all but the newest few, and what lies after them: a damaged one, or one of a run gone back on."""
+        """Drop all but the newest few. What lies after the step that this process went on from, and is not its own,
+        goes first: it is damaged, or of a run that was gone back on."""
         steps = {int(match[1]): path for path in newest.parent.iterdir() if (match := _NAME.fullmatch(path.name))}
-        this = next(step for step, path in steps.items() if path == newest)
-        kept = sorted(step for step in steps if step <= this)[-self.keep :]
+        valid = sorted(step for step in steps if step <= self._first_step or step in self._saved_steps)
         for step, path in steps.items():
-            if step not in kept:
+            if step not in valid[-self.keep :]:
                 path.unlink()
