@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+from hicmae.data.fetch_error import FetchError
 from hicmae.data.http_client import HttpStatusError, open_http
 from hicmae.data.s3 import signed_link
 from hicmae.data.urls import check_url, local_path, shown
@@ -26,22 +27,18 @@ _LONGEST_PAUSE_S = 30.0
 _TRIED_AGAIN = (408, 425, 429)  # and all from 500 on
 
 
-class FetchError(OSError):
-    """Remote data cannot be had, after all attempts; no reader goes on without them."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class FetchSettings:
     """How patient a download is.
 
-    An attempt fails when no connection comes about in ``connect_s``, or when less than 1 KiB/s arrives over ``stall_s``.
+    An attempt fails when no connection comes about in ``connect_s``, or less than 1 KiB/s arrives over ``stall_s``.
     """
 
     attempts: int = 5
     connect_s: float = 10.0
     stall_s: float = 30.0
     backoff_s: float = 1.0
-    """Pause before the second attempt, in seconds; doubled for each further one up to 30 s, less up to half by chance."""
+    """Pause before the second attempt, in seconds; doubled each time up to 30 s, and up to half shorter by chance."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:

@@ -40,7 +40,7 @@ def hold_lock(path: Path, *, wait_s: float, what: str) -> Iterator[HeldLock]:
     try:
         since = time.time()
         while not _try(handle):
-            if time.time() - max(since, os.stat(handle).st_mtime) > wait_s:
+            if time.time() - max(since, os.fstat(handle).st_mtime) > wait_s:
                 raise TimeoutError(
                     f"{what} is held by {_holder(handle)}, which has done nothing for {wait_s:g} s (lock {path}); "
                     "end that process, or allow more wait_s"

@@ -9,7 +9,9 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -51,7 +53,7 @@ def open_http(url: str, *, start: int, version: str | None, connect_s: float, an
     """
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    request = urllib.request.Request(urlunsplit(parts._replace(netloc=host, fragment="")))  # noqa: S310
+    request = urllib.request.Request(urlunsplit(parts._replace(netloc=host, fragment="")))
     request.add_header("Accept-Encoding", "identity")
     request.add_header("User-Agent", "hicmae")
     if parts.username is not None:
@@ -106,7 +108,9 @@ def _opener(answer_s: float) -> urllib.request.OpenerDirector:
 
 
 class _TimedConnection(http.client.HTTPConnection):
-    answer_s: float
+    def __init__(self, host: str, *, answer_s: float, **options: Any) -> None:
+        super().__init__(host, **options)
+        self.answer_s = answer_s
 
     def connect(self) -> None:
         super().connect()  # within the time-out given to the opener
@@ -133,16 +137,14 @@ class _SecureConnection(_TimedConnection, http.client.HTTPSConnection):
 
 
 def _shut(sock: socket.socket) -> None:
-    try:
+    with suppress(OSError):  # closed already
         sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # closed already
 
 
 class _PlainHandler(urllib.request.HTTPHandler):
     def __init__(self, answer_s: float) -> None:
         super().__init__()
-        self._connection = type("Connection", (_TimedConnection,), {"answer_s": answer_s})
+        self._connection = partial(_TimedConnection, answer_s=answer_s)
 
     def http_open(self, req: urllib.request.Request) -> Any:
         return self.do_open(self._connection, req)
@@ -151,7 +153,7 @@ class _PlainHandler(urllib.request.HTTPHandler):
 class _SecureHandler(urllib.request.HTTPSHandler):
     def __init__(self, answer_s: float) -> None:
         super().__init__()
-        self._connection = type("Connection", (_SecureConnection,), {"answer_s": answer_s})
+        self._connection = partial(_SecureConnection, answer_s=answer_s)
 
     def https_open(self, req: urllib.request.Request) -> Any:
         return self.do_open(self._connection, req)

@@ -9,15 +9,14 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hicmae.data.fetch import FetchError, download
+from hicmae.data.fetch import download
 from hicmae.data.file_lock import hold_lock
 from hicmae.data.prefetch import Prefetcher
-from hicmae.data.shard_cache import CacheSettings, RemoteShard, ShardCache, touch
-from hicmae.data.shard_index import INDEX_NAME, REJECTS_NAME, write_json
+from hicmae.data.shard_cache import RemoteShard, ShardCache, touch
+from hicmae.data.shard_index import CLIPS_NAME, INDEX_NAME, SCHEMA, ShardIndex, write_json
 from hicmae.data.urls import check_url, join_url, shown
 
 _OPEN_FILES = 64  # per process; a job has many processes and the system a limit
@@ -27,18 +26,18 @@ _TABLE_LIMIT = 2**36
 
 
 class RemoteReader:
-    """Reads bytes of remote shards by offset. A shard is fetched whole when its first bytes are asked for.
+    """Reads bytes of remote shards by offset (a ``source.ShardReader``).
 
-    Picklable; open files and the prefetching thread stay behind.
+    A shard is fetched whole when its first bytes are asked for. Picklable; open files and the prefetching thread stay
+    behind.
 
     Args:
         cache: where shards are kept.
-        shards: all shards that may be asked for.
     """
 
-    def __init__(self, cache: ShardCache, shards: Iterable[RemoteShard]) -> None:
+    def __init__(self, cache: ShardCache) -> None:
         self.cache = cache
-        self._shards = {shard.url: shard for shard in shards}
+        self._shards: dict[str, RemoteShard] = {}
         self._prefetcher = Prefetcher(cache)
         self._open: OrderedDict[str, _OpenShard] = OrderedDict()
 
@@ -48,6 +47,26 @@ class RemoteReader:
     def __len__(self) -> int:
         """Files that this process has open."""
         return len(self._open)
+
+    def open_folder(self, url: str) -> tuple[ShardIndex, tuple[str, ...]]:
+        """The index of a shard folder, and the URL of each of its shards, which can then be read.
+
+        Raises:
+            FetchError: the index cannot be had.
+            ValueError: it is no index, is damaged, or the URL is of a kind that is not read.
+        """
+        base, folder = fetch_index(url, self.cache)
+        try:
+            index, _ = ShardIndex.read(folder)
+        except ValueError as error:
+            raise ValueError(f"{shown(base)}: {error}") from error
+        shards = [RemoteShard(url=join_url(base, s.name), bytes=s.bytes, sha256=s.sha256) for s in index.shards]
+        self._shards |= {shard.url: shard for shard in shards}
+        return index, tuple(shard.url for shard in shards)
+
+    def check_capacity(self, shuffle_shards: int) -> None:
+        """As ``ShardCache.check_capacity``, for all shards that may be read."""
+        self.cache.check_capacity([shard.bytes for shard in self._shards.values()], shuffle_shards)
 
     def read(self, shard: Path | str, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``; fewer where the shard ends.
@@ -113,56 +132,42 @@ class _OpenShard:
         os.close(self._handle)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RemoteFolder:
-    """A shard folder by URL, with its index at hand."""
-
-    url: str
-    folder: Path
-    """Local copy of its ``index.json``, ``clips.arrow`` and ``rejects.csv``."""
-
-    def shard_url(self, name: str) -> str:
-        """The URL of a shard that the index names."""
-        return join_url(self.url, name)
-
-
-def fetch_index(url: str, cache: ShardCache) -> RemoteFolder:
-    """Fetch the index of a shard folder.
+def fetch_index(url: str, cache: ShardCache) -> tuple[str, Path]:
+    """Fetch the index of a shard folder: the folder's URL, and a local folder with ``index.json`` and ``clips.arrow``.
 
     ``index.json`` is always fetched anew; what belongs to it is kept under its hash, so that a changed index never
-    disturbs a running job.
+    disturbs a running job. Indexes lie beside the shards and are not counted with them.
 
     Args:
         url: the folder, or its ``index.json``.
-        cache: where it is kept, beside the shards and not counted with them.
+        cache: where it is kept.
 
     Raises:
         FetchError: it cannot be had.
-        ValueError: the URL is of another kind, or it is not an index.
+        ValueError: the URL is of another kind, or there is no index.
     """
     check_url(url)
     base, question, query = url.partition("?")
     url = base.removesuffix(f"/{INDEX_NAME}").rstrip("/") + question + query
     index_url = join_url(url, INDEX_NAME)
-    settings = cache.settings.fetch
     buffer = io.BytesIO()
-    download(index_url, buffer, settings=settings, limit=_INDEX_LIMIT)
+    download(index_url, buffer, settings=cache.settings.fetch, limit=_INDEX_LIMIT)
     text = buffer.getvalue()
     try:
         values = json.loads(text)
-        table = values.get("clips")
-        name, sha256 = (str(table["file"]), str(table["sha256"])) if table else ("", "")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{shown(index_url)}: not a shard index ({error!r}); check the URL, or write it again") from error
-    if name != Path(name).name:
-        raise ValueError(f"{shown(index_url)}: the index names {name!r}, which is not a plain file name; write it again")
+        sha256 = str(values["clips"]["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{shown(index_url)}: not a shard index of schema {SCHEMA} ({error!r}); check the URL, or write it again"
+        ) from error
     folder = cache.folder / "indexes" / hashlib.sha256(text).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     with hold_lock(folder / "lock", wait_s=cache.settings.wait_s, what=shown(index_url)) as lock:
         if not (folder / INDEX_NAME).exists():
-            if name:
-                _fetch_file(join_url(url, name), folder / name, cache, sha256=sha256, alive=lock.beat)
-            if values.get("totals", {}).get("rejected"):
-                _fetch_file(join_url(url, REJECTS_NAME), folder / REJECTS_NAME, cache, sha256=None, alive=lock.beat)
+            part = folder / f"{CLIPS_NAME}.part"
+            with part.open("wb") as file:
+                download(join_url(url, CLIPS_NAME), file, settings=cache.settings.fetch, limit=_TABLE_LIMIT,
+                         sha256=sha256, alive=lock.beat)  # fmt: skip
+            part.replace(folder / CLIPS_NAME)
             write_json(folder / INDEX_NAME, values)  # last: where it lies, all is there
-    return RemoteFolder(url=url, folder=folder)
+    return url, folder

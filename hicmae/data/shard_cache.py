@@ -1,7 +1,7 @@
 """Whole shards on a local disk: fetched once a machine, checked, and never more of them than fit.
 
-In the folder, ``shards/`` holds files named by their SHA-256, ``partial/`` those that are being fetched, each at its full
-size from the start, so that what lies there is what is used. A lock in ``locks/`` says who is fetching a shard.
+In the folder, ``shards/`` holds files named by their SHA-256, ``partial/`` those that are being fetched, each at its
+full size from the start, so that what lies there is what is used. A lock in ``locks/`` says who is fetching a shard.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hicmae.data.fetch import FetchError, FetchSettings, download, is_disk_full
+from hicmae.data.fetch import FetchSettings, download, is_disk_full
+from hicmae.data.fetch_error import FetchError
 from hicmae.data.file_lock import HeldLock, hold_lock, hold_lock_if_free
 from hicmae.data.urls import shown
 
@@ -194,7 +195,9 @@ class ShardCache:
         """Make ``part`` at its full size, after evicting what was used longest ago."""
         limit = self.settings.max_bytes
         if shard.bytes > limit:
-            raise FetchError(f"{shown(shard.url)} has {shard.bytes} bytes, the whole cache may take {limit}; allow more")
+            raise FetchError(
+                f"{shown(shard.url)} has {shard.bytes} bytes, the whole cache may take {limit}; allow more"
+            )
         until = time.monotonic() + self.settings.wait_s
         while True:
             with hold_lock(self._locks / "room", wait_s=self.settings.wait_s, what=f"the cache {self.folder}"):

@@ -26,8 +26,8 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     match = _SCHEME.match(path)
     if match is None and "::" not in path:
         return False
-    if match is not None and match[1] not in SCHEMES and "/" not in path and Path(path).exists():
-        return False  # a folder beside us whose name holds a colon
+    if match is not None and match[1] not in SCHEMES and Path(path).exists():
+        return False  # a folder whose name holds a colon
     check_url(path)
     return True
 
