@@ -119,24 +119,28 @@ class _TimedConnection(http.client.HTTPConnection):
 
     def getresponse(self) -> http.client.HTTPResponse:
         # the socket's time-out starts anew with every byte: a head that trickles would never end
-        late = threading.Timer(self.answer_s, _shut, [self.sock])
-        late.daemon = True
-        late.start()
+        late = threading.Event()
+        watch = threading.Timer(self.answer_s, _shut, [self.sock, late])
+        watch.daemon = True
+        watch.start()
         try:
-            return super().getresponse()
+            response = super().getresponse()
         except (OSError, http.client.HTTPException) as error:
-            if late.finished.is_set():
-                raise TimeoutError("the head of the answer did not come") from error
-            raise
+            raise TimeoutError("the head of the answer did not come") if late.is_set() else error from None
         finally:
-            late.cancel()
+            watch.cancel()
+        if late.is_set():  # a head cut off may still look like one
+            response.close()
+            raise TimeoutError("the head of the answer did not come whole")
+        return response
 
 
 class _SecureConnection(_TimedConnection, http.client.HTTPSConnection):
     pass
 
 
-def _shut(sock: socket.socket) -> None:
+def _shut(sock: socket.socket, late: threading.Event) -> None:
+    late.set()
     with suppress(OSError):  # closed already
         sock.shutdown(socket.SHUT_RDWR)
 
