@@ -9,11 +9,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-FAULTS = ("500", "429", "close", "stall", "truncate", "trickle", "trickle_head", "wrong", "longer", "silent")
-
 
 class HostileServer:
-    """Serves files of a folder. ``faults[name]`` are used up, one a request; an ``"always "`` fault stays."""
+    """Serves files of a folder.
+
+    ``faults[name]`` are used up, one a request; one that begins with ``always`` stays. They are: a status, ``close``
+    (no answer), ``silent``, ``stall`` or ``truncate`` (in the middle), ``trickle`` (a byte every 20 ms),
+    ``trickle_head``, ``wrong`` (other bytes), ``longer``, ``shorter``, and ``to URL`` (a redirect).
+    """
 
     def __init__(self, folder: Path, *, resumes: bool = True) -> None:
         self.requests: Counter[str] = Counter()
@@ -92,6 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
             data = bytes(byte ^ 1 for byte in data)
         if fault == "longer":
             data += b"and more"
+        if fault == "shorter":
+            data = data[: len(data) // 2]
         self.send_header("Content-Length", str(len(data)))
         if self.resumes:
             self.send_header("ETag", tag)

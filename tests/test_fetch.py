@@ -90,10 +90,11 @@ def test_what_fails_once_is_tried_again_and_told(
         ("stall", "stalled: no bytes for 0.25 s after 76800 of 102400"),
         ("truncate", "cut off after 76800 of 102400 bytes"),
         ("trickle", "stalled: "),
-        ("trickle_head", "no answer within 0.25 s"),
-        ("silent", "no answer within 0.25 s"),
+        ("trickle_head", "no answer (the head of the answer did not come"),
+        ("silent", "no answer (the head of the answer did not come"),
         ("wrong", "SHA-256"),
         ("longer", "it has 102408 bytes, the index says 102400"),
+        ("shorter", "it has 51200 bytes, the index says 102400"),
     ],
 )
 def test_what_fails_always_ends_soon_with_url_attempts_and_reason(
@@ -110,8 +111,10 @@ def test_what_fails_always_ends_soon_with_url_attempts_and_reason(
     assert server.requests["file.tar"] == 2
 
 
-@pytest.mark.parametrize(("status", "advice"), [("403", "credentials"), ("401", "credentials"), ("404", "check the URL"),
-                                                ("301", "region")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [("403", "credentials"), ("401", "credentials"), ("404", "check the URL"), ("301", "region")],
+)
 def test_refusals_are_not_repeated_but_explained(server: HostileServer, status: str, advice: str) -> None:
     server.faults["file.tar"].append(f"always {status}")
     with pytest.raises(FetchError, match=rf"{server.url}/file.tar.*{status}.*{advice}"):
@@ -153,7 +156,7 @@ def test_a_host_that_does_not_answer_connections() -> None:
         for connection in held:
             connection.setblocking(False)
             connection.connect_ex(address)
-        with pytest.raises(FetchError, match="no answer within|timed out"):
+        with pytest.raises(FetchError, match=r"no answer .timed out; allowed are 0.2 s to connect"):
             fetch(f"http://{address[0]}:{address[1]}/x", FetchSettings(attempts=1, connect_s=0.2, stall_s=0.2))
         for connection in held:
             connection.close()
@@ -174,7 +177,7 @@ def test_redirects_lead_nowhere_but_to_the_web(server: HostileServer, tmp_path: 
 def test_local_files(tmp_path: Path) -> None:
     (tmp_path / "a b.tar").write_bytes(DATA)
     assert fetch(f"file://{tmp_path}/a%20b.tar") == DATA
-    with pytest.raises(FetchError, match="none.tar cannot be read.*No such file"):
+    with pytest.raises(FetchError, match=r"none.tar cannot be read.*No such file"):
         fetch(f"file://{tmp_path}/none.tar")
 
 

@@ -127,6 +127,7 @@ class _Transfer:
         self.received = 0
         self._digest = hashlib.sha256()
         self._version: str | None = None
+        self._announced: int | None = None  # bytes of the whole, as the server says
 
     def run(self) -> None:
         """One attempt."""
@@ -139,14 +140,18 @@ class _Transfer:
                 self._digest.update(piece)
                 self.received += len(piece)
                 self._alive()
-        if self._size is not None and self.received != self._size:
-            raise _AttemptError(f"cut off after {self.received} of {self._size} bytes")
+        whole = self._size if self._size is not None else self._announced
+        if whole is not None and self.received != whole:
+            raise _AttemptError(f"cut off after {self.received} of {whole} bytes")
         if self._sha256 is not None and (actual := self._digest.hexdigest()) != self._sha256:
             raise _AttemptError(
                 f"its SHA-256 is {actual}, the index says {self._sha256}: it was damaged on the way or is another "
                 "file than was indexed; upload it and its index together, or run 'hicmae shards verify' at its origin",
                 restart=True,
             )
+
+    def _cannot_be(self, size: int) -> bool:
+        return size != self._size if self._size is not None else self._limit is not None and size > self._limit
 
     def _wrong_size(self, what: str) -> str:
         return (
@@ -179,17 +184,17 @@ class _Transfer:
                 "or name your authority's certificates in SSL_CERT_FILE"
             ) from error
         except TimeoutError as error:
-            raise _AttemptError(f"no answer within {self._settings.stall_s:g} s ({error})") from error
+            patience = f"{self._settings.connect_s:g} s to connect, {self._settings.stall_s:g} s to answer"
+            raise _AttemptError(f"no answer ({error}; allowed are {patience})") from error
         except (OSError, http.client.HTTPException) as error:
             raise _AttemptError(f"no connection ({error!r})") from error
         if not answer.partial and self.received:
             self.restart()  # the server does not resume, or has another version by now
         self._version = answer.version
-        if self._limit is not None and answer.total is not None and answer.total > self._limit:
+        if answer.total is not None and self._cannot_be(answer.total):
             answer.body.close()
             raise _AttemptError(self._wrong_size(str(answer.total)), restart=True)
-        if self._size is None:
-            self._size = answer.total
+        self._announced = answer.total
         return answer.body
 
     def _open_local(self) -> _Body:
@@ -209,9 +214,8 @@ class _Transfer:
             try:
                 piece = body.read1(_PIECE_BYTES)
             except TimeoutError as error:
-                raise _AttemptError(
-                    f"stalled: no bytes for {stall_s:g} s after {self.received} of {self._size or 'unknown'}"
-                ) from error
+                whole = self._size or self._announced or "unknown"
+                raise _AttemptError(f"stalled: no bytes for {stall_s:g} s after {self.received} of {whole}") from error
             except (OSError, http.client.HTTPException) as error:
                 raise _AttemptError(f"connection lost after {self.received} bytes ({error!r})") from error
             if not piece:
