@@ -122,8 +122,8 @@ def test_two_processes_stop_and_one_goes_on(corpus: Path, tmp_path: Path) -> Non
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.record_stream", str(corpus), str(tmp_path), "--batch_size=2",
                f"--max_epochs={EPOCHS}"]  # fmt: skip
-    subprocess.run([*command, "--ranks=2", "--stop_after=8"], env=environment, check=True, timeout=120)
-    subprocess.run([*command, "--ranks=1", "--resume"], env=environment, check=True, timeout=120)
+    subprocess.run([*command, "--ranks=2", "--stop_after=8"], env=environment, check=True, timeout=300)
+    subprocess.run([*command, "--ranks=1", "--resume"], env=environment, check=True, timeout=300)
     first = [read(tmp_path / f"part0_rank{rank}.jsonl") for rank in (0, 1)]
     second = read(tmp_path / "part1_rank0.jsonl")
     assert [len(lines) for lines in first] == [8, 8]

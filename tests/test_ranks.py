@@ -39,7 +39,7 @@ def test_two_processes_with_seven_uneven_shards_end_an_epoch_together(uneven: li
     assert ShardSource(uneven).group_sizes == LENGTHS
     command = [sys.executable, "-m", "tests.record_stream", ",".join(map(str, uneven)), str(tmp_path),
                "--batch_size=3", "--max_epochs=3", "--ranks=2", "--num_workers=2"]  # fmt: skip
-    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=120)
+    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=300)
     ranks = [read(tmp_path / f"part0_rank{rank}.jsonl") for rank in (0, 1)]
     batches = sum(LENGTHS) // 6
     for epoch in range(3):
