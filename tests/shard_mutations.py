@@ -251,7 +251,7 @@ _MANY: dict[tuple[str, Damage], int] = {
     ("index and table: of another data set", _other_index_and_table): 1,
     ("table: of another data set", _other_table): 1,
     ("table: cut", _cut_table): 6,
-    ("table: flip", _flip_any_table): 10,
+    ("table: flip", _flip_any_table): 30,
     ("table: missing", _no_table): 1,
     ("table: longer", _longer_table): 1,
 }
