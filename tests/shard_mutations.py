@@ -214,6 +214,12 @@ def _flip_any_table(folder: Path, rng: random.Random) -> None:
     _flip(path, rng.randrange(path.stat().st_size), rng)
 
 
+def _other_words(folder: Path, rng: random.Random) -> None:
+    """As many bytes, and all of them good ones."""
+    path = folder / "clips.arrow"
+    path.write_bytes(path.read_bytes().replace(b"happy", b"angry").replace(b"subject1", b"subject9"))
+
+
 def _no_table(folder: Path, rng: random.Random) -> None:
     (folder / "clips.arrow").unlink()
 
@@ -252,6 +258,7 @@ _MANY: dict[tuple[str, Damage], int] = {
     ("table: of another data set", _other_table): 1,
     ("table: cut", _cut_table): 6,
     ("table: flip", _flip_any_table): 30,
+    ("table: other words", _other_words): 1,
     ("table: missing", _no_table): 1,
     ("table: longer", _longer_table): 1,
 }
