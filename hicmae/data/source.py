@@ -22,6 +22,7 @@ from hicmae.data.clip_table import ClipTable
 from hicmae.data.fetch_error import FetchError
 from hicmae.data.manifest import Clip, Manifest, read_manifest, select
 from hicmae.data.shard_index import ShardIndex
+from hicmae.data.storage import StorageFormat
 from hicmae.data.urls import is_url, shown
 
 if TYPE_CHECKING:  # locks of files are not to be had on every system that reads local shards
@@ -99,6 +100,10 @@ class ClipSource(Protocol):
     def shard_of(self, number: int) -> int:
         """Which of ``shard_names`` holds a clip."""
 
+    @property
+    def storages(self) -> tuple[StorageFormat, ...]:
+        """How the clips are stored: the format of each data set."""
+
     def __len__(self) -> int: ...
 
     def info(self, number: int) -> ClipInfo:
@@ -147,6 +152,11 @@ class ManifestSource:
     def shard_of(self, number: int) -> int:
         """0: there is one name."""
         return 0
+
+    @property
+    def storages(self) -> tuple[StorageFormat, ...]:
+        """Original files."""
+        return (StorageFormat(),)
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -231,7 +241,7 @@ class ShardSource:
                     clips=index.clips,
                     tars=tuple(tars),
                     samples=tuple(shard.samples for shard in index.shards),
-                    square=index.storage.square if index.storage.video == "original" else None,
+                    storage=index.storage,
                 )
             )
             digests += [json.dumps([shard.name, shard.sha256]) for shard in index.shards] + [index.clips.digest()]
@@ -271,6 +281,11 @@ class ShardSource:
         dataset, row = self._locate(number)
         before = sum(len(folder.tars) for folder in self._folders[:dataset])
         return before + int(self._folders[dataset].clips.shard[row])
+
+    @property
+    def storages(self) -> tuple[StorageFormat, ...]:
+        """The format of each folder."""
+        return tuple(folder.storage for folder in self._folders)
 
     def _locate(self, number: int) -> tuple[int, int]:
         """(folder, row within it) of a clip."""
@@ -329,7 +344,7 @@ class ShardSource:
             video=video,
             audio=audio,
             span_s=clips.span_s(row),
-            square=folder.square,
+            square=folder.storage.square if folder.storage.video == "original" else None,
             subject=clips.subject(row),
             labels=clips.labels(row),
         )
@@ -361,7 +376,7 @@ class _Folder:
     """Paths, or URLs."""
     samples: tuple[int, ...]
     """Clips of each tar."""
-    square: tuple[int, int, int] | None
+    storage: StorageFormat
 
 
 def _remote_reader(url: str, cache: CacheSettings | None) -> RemoteReader:
@@ -429,6 +444,11 @@ class SubsetSource:
     def shard_of(self, number: int) -> int:
         """As the source."""
         return self._source.shard_of(int(self._numbers[number]))
+
+    @property
+    def storages(self) -> tuple[StorageFormat, ...]:
+        """As the source."""
+        return self._source.storages
 
     def __len__(self) -> int:
         return len(self._numbers)
