@@ -34,6 +34,7 @@ from hicmae.data.shard_cache import ShardCache
 from hicmae.data.shard_writer import write_shards
 from hicmae.data.source import ShardSource, SubsetSource
 from hicmae.data.stream import TrainStream
+from hicmae.user_errors import explains_itself
 from tests.corpus import make_corpus
 from tests.hostile_server import HostileServer
 from tests.test_stream import assert_same
@@ -162,8 +163,10 @@ def test_an_epoch_from_nginx_is_the_local_one_bit_for_bit(
 
 def test_nginx_refusals_are_explained(shards: Path, cache: CacheSettings, tmp_path: Path) -> None:
     with nginx(shards.parent, tmp_path) as url:
-        with pytest.raises(FetchError, match=rf"{url}/nowhere/index.json: the server answered 404 .*check the URL"):
+        match = rf"{url}/nowhere/index.json: the server answered 404 .*check the URL"
+        with pytest.raises(FetchError, match=match) as caught:
             ShardSource(f"{url}/nowhere", cache)
+        assert explains_itself(caught.value)  # one line at the command line, no traceback
         with pytest.raises(FetchError, match=rf"{url}/private/index.json: the server answered 403 .*credentials"):
             ShardSource(f"{url}/private", cache)
 
