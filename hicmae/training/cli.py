@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from hicmae.training.checkpoint_io import AtomicCheckpointIO, CheckpointNotWrittenError
+from hicmae.training.data_report import DataReport
 from hicmae.training.epoch_length import EpochLength
 from hicmae.training.monitor import TrainingMonitor
 from hicmae.training.resume import RunIsFinishedError, choose_start
@@ -93,7 +94,7 @@ class JobCLI(LightningCLI):
 
 def standard_callbacks() -> list[Any]:
     """Callbacks of every job."""
-    return [TrainingMonitor(), StepStatus(), EpochLength()]
+    return [TrainingMonitor(), DataReport(), StepStatus(), EpochLength()]
 
 
 def default_loggers(root: Path, *, wandb: str, project: str) -> list[Logger]:
