@@ -67,9 +67,9 @@ def drawn_windows(
 ) -> Iterator[NDArray[np.int64]]:
     """Windows of ``shuffle_shards`` shards drawn anew each time, without end; clips are permuted within a window.
 
-    A shard comes at most once in a window and is equally likely in all, and a shard drawn is taken whole. So at every
-    place every clip is equally likely, whatever its shard's size; drawing shards by their size would prefer the
-    clips of large ones.
+    A shard comes at most once in a window and is as likely as any other, and a shard drawn is taken whole. So in the
+    long run all clips come equally often, whatever the size of their shard; drawing shards by their size would
+    prefer the clips of large ones.
     """
     starts = np.concatenate([[0], np.cumsum(group_sizes)])
     while True:
