@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+DECODES := 20000
 
-.PHONY: install demo test lint type bench docs clean-demo
+.PHONY: install demo test lint type bench bench-data docs clean-demo
 
 install: $(VENV)/.installed
 
@@ -31,6 +32,9 @@ type: install
 
 bench: install
 	$(BIN)/python benchmarks/step.py
+
+bench-data: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.data --decodes $(DECODES)
 
 docs: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
