@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,16 @@ from tests.corpus import make_corpus
 from tests.tracing import Died, check_same, read_trace
 
 MAINS = {"pretrain": pretrain.__main__.main, "finetune": finetune.__main__.main}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures() -> Iterator[None]:
+    """Figures take two thirds of so short a run, and are not the subject here."""
+    with pytest.MonkeyPatch.context() as patch:
+        for where in ("pretrain.callbacks.draw_curves", "pretrain.callbacks.draw_reconstruction",
+                      "finetune.callbacks.draw_curves", "finetune.finish._draw"):  # fmt: skip
+            patch.setattr(where, lambda *args, **settings: None)
+        yield
 
 
 @pytest.fixture(scope="module")
