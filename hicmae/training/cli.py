@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from hicmae.training.checkpoint_io import AtomicCheckpointIO, CheckpointNotWrittenError
+from hicmae.training.epoch_length import EpochLength
 from hicmae.training.monitor import TrainingMonitor
 from hicmae.training.resume import RunIsFinishedError, choose_start
 from hicmae.training.resume_points import ResumePoints
@@ -92,7 +93,7 @@ class JobCLI(LightningCLI):
 
 def standard_callbacks() -> list[Any]:
     """Callbacks of every job."""
-    return [TrainingMonitor(), StepStatus()]
+    return [TrainingMonitor(), StepStatus(), EpochLength()]
 
 
 def default_loggers(root: Path, *, wandb: str, project: str) -> list[Logger]:
