@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: install demo test lint type bench docs clean-demo
+.PHONY: install demo test kill-test lint type bench docs clean-demo
 
 install: $(VENV)/.installed
 
@@ -21,6 +21,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+kill-test: install
+	HICMAE_KILLS=20 $(BIN)/python -m pytest tests/test_kill.py -s
 
 lint: install
 	$(BIN)/ruff check .

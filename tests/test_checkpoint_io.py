@@ -163,6 +163,35 @@ def test_a_full_disk_is_said_with_numbers_and_costs_nothing(small_disk: Path) ->
     assert names(small_disk) == ["one.ckpt"]
 
 
+@pytest.mark.slow
+def test_two_processes_on_a_full_disk_end_together(
+    shards: Path,  # noqa: F811
+    small_disk: Path,
+) -> None:
+    """Rank 0 alone writes; the other would wait for it for ever. Started by torchrun, they also have to agree where to
+    go on before training, and that nothing is left to do."""
+    root = small_disk / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d",
+               "--rdzv-endpoint=localhost:0", "-m", "pretrain",
+               *arguments(shards, root, "--checkpoint.every_n_train_steps=1", "--trainer.max_epochs=1"),
+               "--trainer.devices=2", "--trainer.strategy=ddp", "--ckpt_path=auto"]  # fmt: skip
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    full = run()
+    assert full.returncode != 0
+    assert full.stderr.count("pretrain: error: could not write ") == 2, full.stderr[-3000:]
+    assert names(root / "checkpoints") == ["last.ckpt", "step00000001.ckpt", "step00000002.ckpt"]
+    subprocess.run(["mount", "-o", "remount,size=30m", str(small_disk)], check=True)
+    rest = run()
+    assert rest.returncode == 0, rest.stderr[-3000:]
+    assert rest.stderr.count("going on from") == 1, "rank 0 decides for both"
+    again = run()
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert again.stderr.count("finished: 1 epochs, 3 steps") == 1
+
+
 def test_a_run_on_a_full_disk_stops_clearly_and_goes_on_when_there_is_room(
     shards: Path,  # noqa: F811
     small_disk: Path,
