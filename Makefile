@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 DECODES := 20000
 
-.PHONY: install demo test lint type bench bench-data docs clean-demo
+.PHONY: install demo test kill-test lint type bench bench-data docs clean-demo
 
 install: $(VENV)/.installed
 
@@ -22,6 +22,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+kill-test: install
+	HICMAE_KILLS=20 $(BIN)/python -m pytest tests/test_kill.py -s
 
 lint: install
 	$(BIN)/ruff check .
