@@ -15,6 +15,7 @@ from hicmae.config import InputSpec
 from hicmae.data.augment import Draws
 from hicmae.data.batch import ClipBatch
 from hicmae.data.epoch import EpochOrder, OrderSettings
+from hicmae.data.fetch_ahead import FetchAhead
 from hicmae.data.labels import LabelSpec
 from hicmae.data.loader import BatchLoader, DataStoppedError, LoaderSettings, stopped
 from hicmae.data.pipeline import BuildTrainingBatches
@@ -43,7 +44,8 @@ class TrainStream:
             handed out one after another.
 
     Raises:
-        ValueError: too few clips for a batch on every rank, more workers than batches, an unusable label.
+        ValueError: too few clips for a batch on every rank, more workers than batches, an unusable label, a cache too
+            small for two windows of shards.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class TrainStream:
             )
         if labels is not None:
             labels.check(source)
+        source.check_cache(self.order.window_shards)
         self._length = joint_batches * windows_per_clip
         self._skips = SkipCounter(loader.max_skip_fraction, self._length * loader.batch_size, source.name)
         self._fingerprint = {
@@ -108,6 +111,8 @@ class TrainStream:
                 windows_per_clip=windows_per_clip,
             ),
         ]
+        if source.is_remote:
+            stages.insert(1, FetchAhead(source=source, order=self.order))
         self._batches = BatchLoader(stages, loader, num_workers=loader.num_workers)
 
     def __len__(self) -> int:
