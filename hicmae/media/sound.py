@@ -68,7 +68,7 @@ def _runs(
         stretches[-1].append(frame)
         # Counted on from the start of the stretch, so that rounded time stamps do not add up.
         expected += frame.samples / frame.sample_rate
-    return [_to_mono(part, part[0].pts * tick, rate_hz) for part in stretches]
+    return [_to_mono(part, part[0].pts * tick, rate_hz, name) for part in stretches]
 
 
 def _decode(track: Track, from_s: float, to_s: float, name: str) -> list[Any]:
@@ -103,12 +103,15 @@ def _decode(track: Track, from_s: float, to_s: float, name: str) -> list[Any]:
     return [f for f in frames if f.pts * tick < to_s and f.pts * tick + f.samples / f.sample_rate > from_s]
 
 
-def _to_mono(frames: list[Any], start_s: float, rate_hz: int) -> tuple[float, npt.NDArray[np.int16]]:
+def _to_mono(frames: list[Any], start_s: float, rate_hz: int, name: str) -> tuple[float, npt.NDArray[np.int16]]:
     """Consecutive frames, the first of which begins at ``start_s``, as one stretch of int16 mono sound at
     ``rate_hz``; with the instant of its first sample."""
     template = frames[0]
     rate, channels = template.rate, len(template.layout.channels)
     block = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+    # Cast to int16 these would be silence, full scale, or whatever the processor makes of them.
+    if block.dtype.kind == "f" and not np.isfinite(block).all():
+        raise _corrupt(name, "it holds samples that are not finite numbers (NaN or infinity)")
     if template.format.name in ("fltp", "flt") and channels == 1 and rate == rate_hz:
         # The usual case of a prepared corpus; a filter graph would cost as much as the decoding.
         return start_s, np.clip(np.rint(block[0] * 32768.0), -32768, 32767).astype(np.int16)
