@@ -161,6 +161,11 @@ def test_clips_know_their_shard(packed: Path) -> None:
     assert [shards.count(n) for n in range(len(source.shard_names))] == list(source.group_sizes)
     assert shards == sorted(shards)
     assert source.dataset_sizes == (12,)
+    kept = [i for i in range(12) if i % 3]
+    subset = SubsetSource(source, kept, "two thirds")
+    assert [subset.shard_of(i) for i in range(8)] == [shards[i] for i in kept]
+    assert subset.shard_names == source.shard_names
+    assert subset.dataset_sizes == (8,)
     with pytest.raises(IndexError):
         source.info(12)
 
@@ -193,6 +198,8 @@ def test_several_folders_are_one_source_and_ids_stay_unique(packed: Path, tmp_pa
     write_shards(renamed, tmp_path / "more")
     source = ShardSource([packed, tmp_path / "more"])
     assert len(source) == 15
+    assert source.dataset_sizes == (12, 3)
+    assert SubsetSource(source, [1, 2, 13], "some").dataset_sizes == (2, 1)
     assert source.read(14).clip_id.startswith("other")
     with pytest.raises(ValueError, match="clip ids occur twice: clip000"):
         ShardSource([packed, packed])

@@ -82,6 +82,17 @@ class ClipSource(Protocol):
     def group_sizes(self) -> tuple[int, ...]:
         """Clips in each shard, in order; clips of a shard have consecutive numbers."""
 
+    @property
+    def dataset_sizes(self) -> tuple[int, ...]:
+        """Clips of each data set that the source joins, in order; clips of a data set have consecutive numbers."""
+
+    @property
+    def shard_names(self) -> tuple[str, ...]:
+        """Files that hold the clips, for reports."""
+
+    def shard_of(self, number: int) -> int:
+        """Which of ``shard_names`` holds a clip."""
+
     def __len__(self) -> int: ...
 
     def info(self, number: int) -> ClipInfo:
@@ -113,6 +124,20 @@ class ManifestSource:
     def group_sizes(self) -> tuple[int, ...]:
         """One group: single files cost the same in any order."""
         return (len(self._clips),)
+
+    @property
+    def dataset_sizes(self) -> tuple[int, ...]:
+        """One data set."""
+        return (len(self._clips),)
+
+    @property
+    def shard_names(self) -> tuple[str, ...]:
+        """The manifest: its files are not told apart."""
+        return (self.name,)
+
+    def shard_of(self, number: int) -> int:
+        """0: there is one name."""
+        return 0
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -185,8 +210,6 @@ class ShardSource:
             )
             _check_tars(self.name, self._folders[-1], [shard.bytes for shard in index.shards])
             digests += [json.dumps([shard.name, shard.sha256]) for shard in index.shards] + [index.clips.digest()]
-        self.dataset_sizes = tuple(len(folder.clips) for folder in self._folders)
-        """Clips of each folder, in the order given."""
         self._first = np.cumsum([0, *self.dataset_sizes])
         if not self._first[-1]:
             raise ValueError(f"{self.name}: the index holds no clips; write the shards again, or see its rejects.csv")
@@ -202,6 +225,11 @@ class ShardSource:
             seen |= own
         if repeated:
             raise ValueError(f"{self.name}: clip ids occur twice: {_some(repeated)}; name each folder once")
+
+    @property
+    def dataset_sizes(self) -> tuple[int, ...]:
+        """Clips of each folder, in the order given."""
+        return tuple(len(folder.clips) for folder in self._folders)
 
     @property
     def group_sizes(self) -> tuple[int, ...]:
@@ -330,7 +358,18 @@ class SubsetSource:
             raise ValueError(f"{self.name}: clip numbers must lie in 0..{len(source) - 1}")
         edges = np.searchsorted(self._numbers, np.cumsum([0, *source.group_sizes]))
         self.group_sizes = tuple(int(size) for size in np.diff(edges) if size)
+        edges = np.searchsorted(self._numbers, np.cumsum([0, *source.dataset_sizes]))
+        self.dataset_sizes = tuple(int(size) for size in np.diff(edges) if size)
         self.fingerprint = _digest([source.fingerprint, self._numbers.tobytes().hex()])
+
+    @property
+    def shard_names(self) -> tuple[str, ...]:
+        """As the source."""
+        return self._source.shard_names
+
+    def shard_of(self, number: int) -> int:
+        """As the source."""
+        return self._source.shard_of(int(self._numbers[number]))
 
     def __len__(self) -> int:
         return len(self._numbers)
