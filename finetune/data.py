@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -12,9 +13,10 @@ import torch
 from hicmae.backbone import MODALITIES, Modality
 from hicmae.config import InputSpec
 from hicmae.data.augment import RecognitionDraws
+from hicmae.data.epoch import EpochOrder, OrderSettings
 from hicmae.data.evaluation import EvaluationLoader
 from hicmae.data.labels import LabelSpec
-from hicmae.data.order import batches_per_rank
+from hicmae.data.loader import LoaderSettings
 from hicmae.data.source import ClipSource, ManifestSource, ShardSource, select_split
 from hicmae.data.splits import TEST, TRAIN, VAL, Splits, split_source
 from hicmae.data.stream import TrainStream
@@ -43,6 +45,7 @@ class FinetuneData(pl.LightningDataModule):
         test_segments: windows per clip whose outputs are averaged in the test.
         decoder: auto, pyav or decord.
         max_skip_fraction: share of clips that may be undecodable before the job stops.
+        timeout_s: seconds to wait for a batch of the decoding processes before the job stops.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class FinetuneData(pl.LightningDataModule):
         test_segments: int = 2,
         decoder: Decoder = "auto",
         max_skip_fraction: float = 0.05,
+        timeout_s: float = 600.0,
     ) -> None:
         super().__init__()
         if bool(shards) == bool(manifest):
@@ -71,15 +75,22 @@ class FinetuneData(pl.LightningDataModule):
         self.labels = labels
         self.modalities = modalities
         self.batch_size = batch_size
-        self.num_workers = num_workers
         self.seed = seed
-        self.shuffle_shards = shuffle_shards
+        self._loader = LoaderSettings(
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            decoder=decoder,
+            require_video="video" in modalities,
+            max_skip_fraction=max_skip_fraction,
+            timeout_s=timeout_s,
+            pin_memory=torch.cuda.is_available(),
+        )
+        self.order = OrderSettings(shuffle_shards=shuffle_shards)
         self.val_fraction = val_fraction
         self.max_train_subjects = max_train_subjects
         self.allow_shared_subjects = allow_shared_subjects
         self.segments = {VAL: val_segments, TEST: test_segments}
-        self.decoder: Decoder = decoder
-        self.max_skip_fraction = max_skip_fraction
         self.source: ClipSource = ShardSource(list(shards)) if shards else ManifestSource(manifest or "")
         self.splits: Splits | None = None
         """Set when training starts."""
@@ -122,34 +133,29 @@ class FinetuneData(pl.LightningDataModule):
         return clips
 
     @property
-    def _world(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+    def loader(self) -> LoaderSettings:
+        """Settings of this process's loaders."""
+        if self.trainer is None:
+            return self._loader
+        return replace(self._loader, rank=self.trainer.global_rank, world_size=self.trainer.world_size)
 
     @property
     def batches_per_epoch(self) -> int:
         """Training batches per rank and epoch."""
         assert self.splits is not None
-        return batches_per_rank(len(self.splits.train), world_size=self._world[1], batch_size=self.batch_size)
+        order = EpochOrder.of(self.splits.train, self.order, seed=self.seed)
+        return order.batches(world_size=self.loader.world_size, batch_size=self.batch_size)
 
     def train_dataloader(self) -> TrainStream:
         """The training stream; it resumes to the batch."""
         assert self.splits is not None
-        rank, world_size = self._world
         self.train_loader = TrainStream(
             self.splits.train,
             spec=self.spec,
             draws=RecognitionDraws(image_size=self.spec.image_size),
             labels=self.labels,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            shuffle_shards=self.shuffle_shards,
-            num_workers=self.num_workers,
-            rank=rank,
-            world_size=world_size,
-            decoder=self.decoder,
-            require_video="video" in self.modalities,
-            pin_memory=torch.cuda.is_available(),
-            max_skip_fraction=self.max_skip_fraction,
+            loader=self.loader,
+            order=self.order,
         )
         return self.train_loader
 
@@ -163,20 +169,12 @@ class FinetuneData(pl.LightningDataModule):
 
     def _evaluation_loader(self, part: str) -> EvaluationLoader:
         if part not in self._evaluation_loaders:  # kept, because its workers are
-            rank, world_size = self._world
             self._evaluation_loaders[part] = EvaluationLoader(
                 self.evaluation_source(part),
                 spec=self.spec,
                 segments=self.segments[part],
                 labels=self.labels,
-                batch_size=self.batch_size,
-                num_workers=self.num_workers,
-                rank=rank,
-                world_size=world_size,
-                decoder=self.decoder,
-                require_video="video" in self.modalities,
-                pin_memory=torch.cuda.is_available(),
-                max_skip_fraction=self.max_skip_fraction,
+                loader=self.loader,
             )
         return self._evaluation_loaders[part]
 

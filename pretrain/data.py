@@ -11,9 +11,11 @@ import torch
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.augment import PretrainingDraws
 from hicmae.data.batch import ClipBatch
+from hicmae.data.clip_decoder import stack_optional
+from hicmae.data.epoch import EpochOrder, OrderSettings, Sampling
 from hicmae.data.evaluation import EvaluationLoader
-from hicmae.data.order import batches_per_rank, clip_generator
-from hicmae.data.pipeline import stack_optional
+from hicmae.data.loader import LoaderSettings
+from hicmae.data.order import clip_generator
 from hicmae.data.source import ClipSource, ShardSource
 from hicmae.data.stream import TrainStream
 from hicmae.media.decode import Decoder
@@ -24,31 +26,40 @@ class PretrainData(pl.LightningDataModule):
 
     Args:
         config: the model's architecture (linked to the model by the command line).
-        shards: folders made by ``hicmae shards write``; several are taken together.
+        shards: folders made by ``hicmae shards write``, each a data set; several are taken together.
+        weights: share of each data set in an epoch and, nearly, in a batch, in the order of ``shards``; empty: each
+            clip once an epoch.
         val_shards: folders of held-out clips whose losses ``validate`` reports; empty: none.
         batch_size: clips per device and step.
         num_workers: decoding processes per device; 0 decodes in the training process.
         seed: decides order, windows, crops, gains and masks.
         shuffle_shards: shards whose clips are mixed with one another.
+        sampling: epoch: each clip once an epoch; resampled: shards drawn anew for each window, without end.
+        epoch_clips: clips per epoch, with ``weights`` or ``sampling: resampled``; empty: as many as there are.
         video_mask_ratio: share of video patches masked, the same in all frames.
         audio_mask_ratio: share of spectrogram patches masked.
         decoder: auto, pyav or decord.
         max_skip_fraction: share of clips that may be undecodable before the job stops.
+        timeout_s: seconds to wait for a batch of the decoding processes before the job stops.
     """
 
     def __init__(
         self,
         config: ModelConfig,
         shards: list[Path],
+        weights: list[float] | None = None,
         val_shards: list[Path] | None = None,
         batch_size: int = 40,
         num_workers: int = 8,
         seed: int = 0,
         shuffle_shards: int = 8,
+        sampling: Sampling = "epoch",
+        epoch_clips: int | None = None,
         video_mask_ratio: float = 0.9,
         audio_mask_ratio: float = 0.8,
         decoder: Decoder = "auto",
         max_skip_fraction: float = 0.05,
+        timeout_s: float = 600.0,
     ) -> None:
         super().__init__()
         if not shards:
@@ -57,43 +68,45 @@ class PretrainData(pl.LightningDataModule):
         self.draws = PretrainingDraws(
             model=config, video_mask_ratio=video_mask_ratio, audio_mask_ratio=audio_mask_ratio
         )
-        self.batch_size = batch_size
-        self.num_workers = num_workers
         self.seed = seed
-        self.shuffle_shards = shuffle_shards
-        self.decoder: Decoder = decoder
-        self.max_skip_fraction = max_skip_fraction
+        self.batch_size = batch_size
+        self._loader = LoaderSettings(
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            decoder=decoder,
+            max_skip_fraction=max_skip_fraction,
+            timeout_s=timeout_s,
+            pin_memory=torch.cuda.is_available(),
+        )
+        self.order = OrderSettings(
+            shuffle_shards=shuffle_shards,
+            sampling=sampling,
+            weights=tuple(weights) if weights else None,
+            epoch_clips=epoch_clips,
+        )
         # Opened at once: a wrong folder is an error before any model is built.
         self.source: ClipSource = ShardSource(list(shards))
         self.val_source: ClipSource | None = ShardSource(list(val_shards)) if val_shards else None
         self.train_loader: TrainStream | None = None
 
     @property
-    def _world(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+    def loader(self) -> LoaderSettings:
+        """Settings of this process's loaders."""
+        if self.trainer is None:
+            return self._loader
+        return replace(self._loader, rank=self.trainer.global_rank, world_size=self.trainer.world_size)
 
     @property
     def batches_per_epoch(self) -> int:
         """Training batches per rank and epoch."""
-        return batches_per_rank(len(self.source), world_size=self._world[1], batch_size=self.batch_size)
+        order = EpochOrder.of(self.source, self.order, seed=self.seed)
+        return order.batches(world_size=self.loader.world_size, batch_size=self.batch_size)
 
     def train_dataloader(self) -> TrainStream:
         """The training stream; it resumes to the batch."""
-        rank, world_size = self._world
         self.train_loader = TrainStream(
-            self.source,
-            draws=self.draws,
-            seed=self.seed,
-            shuffle_shards=self.shuffle_shards,
-            spec=self.spec,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            rank=rank,
-            world_size=world_size,
-            decoder=self.decoder,
-            require_video=False,
-            pin_memory=torch.cuda.is_available(),
-            max_skip_fraction=self.max_skip_fraction,
+            self.source, spec=self.spec, draws=self.draws, loader=self.loader, order=self.order
         )
         return self.train_loader
 
@@ -101,19 +114,7 @@ class PretrainData(pl.LightningDataModule):
         """Held-out clips, each once; nothing to validate on without ``val_shards``."""
         if self.val_source is None:
             return []
-        rank, world_size = self._world
-        return EvaluationLoader(
-            self.val_source,
-            segments=1,
-            spec=self.spec,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            rank=rank,
-            world_size=world_size,
-            decoder=self.decoder,
-            pin_memory=torch.cuda.is_available(),
-            max_skip_fraction=self.max_skip_fraction,
-        )
+        return EvaluationLoader(self.val_source, segments=1, spec=self.spec, loader=self.loader)
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
         """Copy from page-locked memory while the device works."""

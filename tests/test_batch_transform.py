@@ -9,7 +9,9 @@ import torch
 
 from hicmae.config import InputSpec
 from hicmae.data.augment import EvaluationDraws
-from hicmae.data.pipeline import LoadedClip, stack_clips
+from hicmae.data.batch_memory import BatchMemory
+from hicmae.data.clip_decoder import LoadedClip, stack_clips
+from hicmae.data.costs import Costs
 from hicmae.media.batch_transform import BatchTransform
 from hicmae.media.decode import decode_clip
 from hicmae.transform import ClipTransform
@@ -22,9 +24,12 @@ SPEC = InputSpec(image_size=32)
 def test_a_batch_from_the_workers_equals_the_clip_by_itself(seconds):
     data = make_clip(io.BytesIO(), seconds=seconds, size=(48, 40))
     draws = EvaluationDraws(image_size=32, segments=1)(0)
-    decoded = decode_clip(data, spec=SPEC, position=draws.position, name="clip")
-    loaded = LoadedClip(number=0, clip_id="clip", decoded=decoded, draws=draws, labels={})
-    batch = stack_clips([loaded, loaded], [])
+    memory = BatchMemory.allocate(2, SPEC, "rgb24")
+    loaded = []
+    for row in range(2):
+        decoded = decode_clip(data, spec=SPEC, position=draws.position, slot=memory.slot(row), name="clip")
+        loaded.append(LoadedClip(number=0, clip_id="clip", decoded=decoded, draws=draws, labels={}))
+    batch = stack_clips(loaded, memory, SPEC, skipped=[], costs=Costs())
     video, log_mel = BatchTransform(SPEC)(
         batch.video, batch.waveform, sound_samples=batch.sound_samples, crop_box=batch.crop_box, gain=batch.gain
     )

@@ -15,7 +15,7 @@ import pytest
 
 from hicmae.config import InputSpec
 from hicmae.media.decode import DecodedClip, DecodeError, decode_clip, probe
-from hicmae.media.pyav_decoder import _key_before
+from hicmae.media.pyav_decoder import _key_before, _stretches
 from tests.media_files import cut_copy, make_clip, read_picture_time, read_sound_time
 
 SPEC = InputSpec(image_size=64)
@@ -320,10 +320,11 @@ def test_decoding_starts_at_a_key_frame_presented_before_the_first_wanted() -> N
     track: Any = SimpleNamespace(
         packets=[SimpleNamespace(is_keyframe=key) for _, key in order], pts=np.array([time for time, _ in order])
     )
-    assert _key_before(track, np.array([7])) == 4
-    assert _key_before(track, np.array([4, 7])) == 4
-    assert _key_before(track, np.array([5, 7])) == 0
-    assert _key_before(track, np.array([3])) == 0
+    assert [_key_before(track, position) for position in (7, 4, 5, 3)] == [4, 4, 0, 0]
+    track.kept = np.argsort(track.pts)
+    everything = {1: 1, 5: 4, 7: 6}
+    assert _stretches(track, np.array([1, 4, 6])) == [(0, 5, everything)]  # 5 leans on what precedes the key frame
+    assert _stretches(track, np.array([1, 7])) == [(0, 2, {1: 1}), (4, 7, {8: 7})]  # packet 3 is left alone
 
 
 def test_frames_of_the_right_size_are_not_touched() -> None:

@@ -10,6 +10,7 @@ import torch
 from hicmae.config import InputSpec
 from hicmae.data.evaluation import EvaluationLoader
 from hicmae.data.labels import LabelSpec
+from hicmae.data.loader import LoaderSettings
 from hicmae.data.manifest import read_manifest
 from hicmae.data.source import ManifestSource
 from hicmae.media.decode import decode_clip
@@ -26,8 +27,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> ManifestSource:
 
 
 def make_loader(source: ManifestSource, **settings: object) -> EvaluationLoader:
-    defaults: dict = {"spec": SPEC, "labels": LABELS, "batch_size": 4, "max_skip_fraction": 0.5}
-    return EvaluationLoader(source, **(defaults | settings))
+    defaults: dict = {"labels": LABELS, "segments": 2, "batch_size": 4, "max_skip_fraction": 0.5}
+    own = {name: (defaults | settings)[name] for name in ("labels", "segments")}
+    loader = {name: value for name, value in (defaults | settings).items() if name not in own}
+    return EvaluationLoader(source, spec=SPEC, loader=LoaderSettings(**loader), **own)
 
 
 @pytest.mark.parametrize(("world_size", "segments", "workers"), [(1, 2, 0), (2, 2, 0), (3, 1, 0), (5, 3, 0), (2, 2, 2)])

@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.augment import PretrainingDraws, RecognitionDraws
 from hicmae.data.batch import ClipBatch
+from hicmae.data.epoch import OrderSettings
 from hicmae.data.labels import LabelSpec
+from hicmae.data.loader import LoaderSettings
 from hicmae.data.shard_writer import write_shards
 from hicmae.data.source import ManifestSource, ShardSource
 from hicmae.data.stream import TrainStream
@@ -41,9 +44,19 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> ManifestSource:
 
 
 def make_stream(source: Any, **settings: Any) -> TrainStream:
-    defaults: dict[str, Any] = {"spec": SPEC, "draws": PretrainingDraws(model=MODEL), "batch_size": 2, "seed": 7,
-                                "shuffle_shards": 2}  # fmt: skip
-    return TrainStream(source, **(defaults | settings))
+    """A stream; settings of loader and order by their names."""
+    all_settings: dict[str, Any] = {"spec": SPEC, "draws": PretrainingDraws(model=MODEL), "batch_size": 2, "seed": 7,
+                                    "shuffle_shards": 2} | settings  # fmt: skip
+    return TrainStream(
+        source,
+        loader=LoaderSettings(**{n: v for n, v in all_settings.items() if n in _fields(LoaderSettings)}),
+        order=OrderSettings(**{n: v for n, v in all_settings.items() if n in _fields(OrderSettings)}),
+        **{n: v for n, v in all_settings.items() if n not in _fields(LoaderSettings) | _fields(OrderSettings)},
+    )
+
+
+def _fields(settings: type) -> set[str]:
+    return {field.name for field in fields(settings)}
 
 
 def tensors(batch: ClipBatch) -> Iterator[tuple[str, torch.Tensor]]:
@@ -126,13 +139,13 @@ def test_workers_change_nothing_and_persist_through_epochs(shards: Path, workers
     alone, helped = make_stream(source), make_stream(source, num_workers=workers)
     for _ in range(2):
         assert_same(list(alone), list(helped))
-    iterator = helped._loader.pipeline[0]._iterator  # held on to, as a garbage cycle would
+    iterator = helped._batches._loader._iterator  # held on to, as a garbage cycle would
     processes = iterator._workers
     assert len(processes) == workers
     helped.set_epoch(5)
     alone.set_epoch(5)
     assert_same(list(alone), list(helped))
-    assert helped._loader.pipeline[0]._iterator._workers == processes
+    assert helped._batches._loader._iterator._workers == processes
     assert all(process.is_alive() for process in processes)
     helped.close()
     assert not any(process.is_alive() for process in processes)
@@ -211,8 +224,8 @@ def test_another_stream_is_not_resumed(shards: Path, damaged: ManifestSource) ->
     state = make_stream(ShardSource(shards)).state_dict()
     with pytest.raises(ValueError, match=r"seed was 7 and is 8.*same data and settings"):
         make_stream(ShardSource(shards), seed=8).load_state_dict(state)
-    with pytest.raises(ValueError, match="joint_batch was 2 and is 4"):
-        make_stream(ShardSource(shards), batch_size=2, world_size=2).load_state_dict(state)
+    with pytest.raises(ValueError, match="sampling was 'epoch' and is 'resampled'"):
+        make_stream(ShardSource(shards), sampling="resampled").load_state_dict(state)
     with pytest.raises(ValueError, match="index was"):
         make_stream(damaged).load_state_dict(state)
 
@@ -318,10 +331,10 @@ def test_clips_without_a_picture_are_skipped_where_one_is_needed(tmp_path: Path)
     rows = [Clip(clip_id="sound", audio=tmp_path / "a.wav")]
     rows += [Clip(clip_id=f"both{i}", video=tmp_path / "v.mp4", start_s=0.1 * i) for i in range(3)]
     source = ManifestSource(read_manifest(write_manifest(tmp_path / "m.csv", rows)))
-    stream = make_stream(source, max_skip_fraction=1.0)
+    stream = make_stream(source, max_skip_fraction=1.0, require_video=True)
     list(stream)
     assert stream.skipped == {"no_video_stream": 1}
-    stream = make_stream(source, require_video=False)
+    stream = make_stream(source)
     batches = list(stream)
     has_video = {n: bool(h) for b in batches for n, h in zip(b.clip_ids, b.has_video, strict=True)}
     assert has_video == {"sound": False, "both0": True, "both1": True, "both2": True}

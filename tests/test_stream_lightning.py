@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.augment import PretrainingDraws
 from hicmae.data.batch import ClipBatch
+from hicmae.data.loader import LoaderSettings
 from hicmae.data.source import ManifestSource
 from hicmae.data.stream import TrainStream
 from tests.corpus import make_corpus
@@ -31,7 +32,10 @@ class Data(lightning.LightningDataModule):
 
     def train_dataloader(self) -> TrainStream:
         self.stream = TrainStream(
-            self.source, spec=InputSpec.for_model(MODEL), draws=PretrainingDraws(model=MODEL), batch_size=2
+            self.source,
+            spec=InputSpec.for_model(MODEL),
+            draws=PretrainingDraws(model=MODEL),
+            loader=LoaderSettings(batch_size=2),
         )
         if self.saved is not None:
             self.stream.load_state_dict(self.saved)

@@ -9,6 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from hicmae.media.yuv import PixelFormat
+
 
 @dataclass(frozen=True, kw_only=True)
 class Skip:
@@ -31,7 +33,8 @@ class ClipBatch:
     clip_ids: list[str]
     """B names; the empty string where ``valid`` is False for padding."""
     video: Tensor
-    """uint8 (B, T, S, S, 3), RGB; zeros where ``has_video`` is False."""
+    """uint8 (B, T, S, S, 3), RGB, or (B, T, 3*S/2, S), planar YUV, which ``BatchTransform`` takes too (``pixels`` says
+    which); black where ``has_video`` is False."""
     waveform: Tensor
     """int16 (B, samples), mono; zeros where ``has_audio`` is False."""
     sound_samples: Tensor
@@ -41,7 +44,7 @@ class ClipBatch:
     has_audio: Tensor
     """bool (B,)"""
     crop_box: Tensor
-    """float32 (B, 4): top, left, height, width, in pixels of ``video``."""
+    """float32 (B, 4): top, left, height, width, in pixels of a frame."""
     flip: Tensor
     """bool (B,): mirror left and right."""
     gain: Tensor
@@ -60,6 +63,24 @@ class ClipBatch:
     """bool (B,): False for padding and for test clips that could not be decoded; always True in training."""
     skipped: list[Skip] = field(default_factory=list)
     """Clips that this batch wanted and could not use."""
+    video_seconds: float = 0.0
+    """Seconds of picture in the batch's windows."""
+    audio_seconds: float = 0.0
+    """Seconds of sound in the batch's windows."""
+    bytes_read: int = 0
+    """Stored bytes that were read for the batch, those of clips that could not be used included. Of the batches that
+    show several windows of the same clips, the first bears all costs."""
+    read_seconds: float = 0.0
+    """The worker's time spent reading them."""
+    decode_seconds: float = 0.0
+    """The worker's time spent decoding them."""
+    shard_costs: dict[int, tuple[int, float, float]] = field(default_factory=dict)
+    """By number of the shard: clips, seconds of reading, seconds of decoding."""
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """What ``video`` holds."""
+        return "yuv420p" if self.video.ndim == 4 else "rgb24"
 
     def __len__(self) -> int:
         return len(self.clip_ids)

@@ -1,151 +1,30 @@
-"""What happens in a data worker: plan a batch, read and decode its clips, draw their augmentations, stack them.
+"""What happens in a data worker: read and decode a planned batch's clips, draw their augmentations, stack them.
 
-The stages are small picklable callables that ``webdataset.DataPipeline`` composes. Letters: B clips, T frames,
-S pixels of a frame's side.
+The stages are small picklable callables that ``webdataset.DataPipeline`` composes.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from hicmae.config import InputSpec
-from hicmae.data.augment import ClipDraws, Draws, EvaluationDraws
+from hicmae.data.augment import Draws, EvaluationDraws
 from hicmae.data.batch import ClipBatch, Skip
+from hicmae.data.batch_memory import BatchMemory
+from hicmae.data.clip_decoder import ClipDecoder, LoadedClip, black_clip, stack_clips
+from hicmae.data.costs import Costs
 from hicmae.data.labels import LabelSpec
-from hicmae.data.order import clip_generator, epoch_order, generator, joint_batches
+from hicmae.data.order import clip_generator, generator
+from hicmae.data.plan import PlannedBatch
 from hicmae.data.source import ClipSource, ClipUnreadableError
-from hicmae.media.clip import DecodedClip, DecodeError
-from hicmae.media.decode import Decoder, decode_clip
+from hicmae.media.clip import ClipSlot, DecodeError
+from hicmae.media.decode import PixelFormat
 
 _REPLACEMENTS = 100  # tried for one clip before giving up: so many bad clips in a row are no accident
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipDecoder:
-    """Decodes one window of a stored clip."""
-
-    spec: InputSpec
-    decoder: Decoder = "auto"
-    require_video: bool = False
-    """Whether a clip without a picture is an error (``no_video_stream``)."""
-
-    def __call__(self, source: ClipSource, number: int, position: float) -> DecodedClip:
-        """Read clip ``number`` and decode its window at ``position`` (0 earliest, 1 latest).
-
-        Raises:
-            DecodeError, ClipUnreadableError: the clip cannot be used; both have a ``reason``.
-        """
-        clip = source.read(number)
-        try:
-            return decode_clip(
-                clip.video,
-                clip.audio,
-                spec=self.spec,
-                position=position,
-                span_s=clip.span_s,
-                decoder=self.decoder,
-                name=clip.clip_id,
-                require_video=self.require_video,
-            )
-        except DecodeError:
-            raise
-        except Exception as error:
-            error.add_note(f"while decoding clip {clip.clip_id!r} of {source.name}")
-            raise
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedClip:
-    """A decoded clip with all that was drawn for it."""
-
-    number: int
-    clip_id: str
-    decoded: DecodedClip
-    draws: ClipDraws
-    labels: dict[str, int | float]
-    segment: int = 0
-    valid: bool = True
-
-
-def stack_clips(clips: Sequence[LoadedClip], skipped: Sequence[Skip]) -> ClipBatch:
-    """Stack B clips into a batch."""
-    draws = [clip.draws for clip in clips]
-    first = clips[0]
-    return ClipBatch(
-        clip_ids=[clip.clip_id for clip in clips],
-        video=torch.from_numpy(np.stack([clip.decoded.video for clip in clips])),
-        waveform=torch.from_numpy(np.stack([clip.decoded.waveform for clip in clips])),
-        sound_samples=torch.tensor([clip.decoded.sound_samples for clip in clips]),
-        has_video=torch.tensor([clip.decoded.has_video for clip in clips]),
-        has_audio=torch.tensor([clip.decoded.has_audio for clip in clips]),
-        crop_box=torch.from_numpy(np.stack([draw.crop_box for draw in draws])),
-        flip=torch.tensor([draw.flip for draw in draws]),
-        gain=torch.tensor([draw.gain for draw in draws], dtype=torch.float32),
-        video_visible=stack_optional([draw.video_visible for draw in draws]),
-        audio_visible=stack_optional([draw.audio_visible for draw in draws]),
-        labels={
-            name: torch.tensor(
-                [clip.labels[name] for clip in clips],
-                dtype=torch.int64 if isinstance(value, int) else torch.float32,
-            )
-            for name, value in first.labels.items()
-        },
-        index=torch.tensor([clip.number for clip in clips]),
-        segment=torch.tensor([clip.segment for clip in clips]),
-        valid=torch.tensor([clip.valid for clip in clips]),
-        skipped=list(skipped),
-    )
-
-
-def stack_optional(rows: Sequence[NDArray[np.int64] | None]) -> Tensor | None:
-    present = [row for row in rows if row is not None]
-    return torch.from_numpy(np.stack(present)) if present else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedBatch:
-    """Which clips a training batch holds, before any is read."""
-
-    epoch: int
-    batch: int
-    clips: NDArray[np.int64]
-    """int64 (B,)"""
-    joint: NDArray[np.int64]
-    """int64 (batches, R, B): the clips of all ranks in this epoch."""
-
-
-@dataclass(kw_only=True)
-class PlanBatches:
-    """First stage of training: this worker's batches of the epoch, from where the loader stands.
-
-    ``position`` is a tensor in shared memory, int64 (2,): epoch and first batch. Persistent workers read there what
-    the next pass is; it changes only between passes.
-    """
-
-    group_sizes: tuple[int, ...]
-    seed: int
-    shuffle_shards: int
-    batch_size: int
-    rank: int
-    world_size: int
-    position: Tensor
-
-    def __call__(self) -> Iterator[PlannedBatch]:
-        """Every W-th batch for one of W workers, so that the loader, which asks them in turn, gets all in order."""
-        epoch, first = self.position.tolist()
-        worker = get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        order = epoch_order(self.group_sizes, seed=self.seed, epoch=epoch, shuffle_shards=self.shuffle_shards)
-        joint = joint_batches(order, world_size=self.world_size, batch_size=self.batch_size)
-        for batch in range(first + number, len(joint), workers):
-            yield PlannedBatch(epoch=epoch, batch=batch, clips=joint[batch, self.rank], joint=joint)
 
 
 @dataclass(kw_only=True)
@@ -157,35 +36,67 @@ class BuildTrainingBatches:
     draws: Draws
     labels: LabelSpec | None
     seed: int
+    windows_per_clip: int = 1
+    """Windows of each clip that are decoded together; they go into as many batches, so that no batch holds two."""
+    pixels: PixelFormat = field(init=False)
 
-    def __call__(self, plans: Iterable[PlannedBatch]) -> Iterator[ClipBatch]:
+    def __post_init__(self) -> None:
+        if self.windows_per_clip < 1:
+            raise ValueError(f"windows_per_clip={self.windows_per_clip} must be at least 1")
+        self.pixels = self.decode.format_of(self.source)
+
+    def __call__(self, plans: Iterable[PlannedBatch]) -> Iterator[tuple[ClipBatch, ...]]:
+        """For each planned batch, one batch for every window that is yet to be handed out."""
         for plan in plans:
             yield self._build(plan)
 
-    def _build(self, plan: PlannedBatch) -> ClipBatch:
-        clips: list[LoadedClip] = []
+    def _build(self, plan: PlannedBatch) -> tuple[ClipBatch, ...]:
+        windows = range(plan.first_window, self.windows_per_clip)
+        memories = [BatchMemory.allocate(len(plan.clips), self.decode.spec, self.pixels) for _ in windows]
+        costs = Costs()
+        rows: list[list[LoadedClip]] = []
         skipped: list[Skip] = []
         taken = set(plan.joint[plan.batch].reshape(-1).tolist())
-        for number in plan.clips.tolist():
-            loaded = self._load(number, plan.epoch)
+        for row, number in enumerate(plan.clips.tolist()):
+            slots = [memory.slot(row) for memory in memories]
+            loaded = self._load(number, plan.epoch, windows, slots, costs)
             if isinstance(loaded, Skip):
                 skipped.append(loaded)
-                loaded = self._replace(loaded, plan, taken)
-                taken.add(loaded.number)
-            clips.append(loaded)
-        return stack_clips(clips, skipped)
+                loaded = self._replace(loaded, plan, taken, windows, slots, costs)
+                taken.add(loaded[0].number)
+            rows.append(loaded)
+        batches = []
+        for memory, clips in zip(memories, zip(*rows, strict=True), strict=True):
+            batches.append(stack_clips(clips, memory, self.decode.spec, skipped=skipped, costs=costs))
+            skipped, costs = [], Costs()  # counted once
+        return tuple(batches)
 
-    def _load(self, number: int, epoch: int) -> LoadedClip | Skip:
+    def _load(
+        self, number: int, epoch: int, windows: range, slots: Sequence[ClipSlot], costs: Costs
+    ) -> list[LoadedClip] | Skip:
+        """The windows of a clip, decoded into ``slots``."""
         info = self.source.info(number)
-        draws = self.draws(clip_generator(self.seed, epoch, info.clip_id))
+        draws = [self.draws(clip_generator(self.seed, epoch, info.clip_id, window)) for window in windows]
+        positions = [draw.position for draw in draws]
         try:
-            decoded = self.decode(self.source, number, draws.position)
+            decoded = self.decode(self.source, number, positions, slots=slots, pixels=self.pixels, costs=costs)
         except (DecodeError, ClipUnreadableError) as error:
             return Skip(clip_id=info.clip_id, reason=error.reason, detail=str(error))
         labels = self.labels.encode(info.labels, clip_id=info.clip_id) if self.labels else {}
-        return LoadedClip(number=number, clip_id=info.clip_id, decoded=decoded, draws=draws, labels=labels)
+        return [
+            LoadedClip(number=number, clip_id=info.clip_id, decoded=clip, draws=draw, labels=labels)
+            for clip, draw in zip(decoded, draws, strict=True)
+        ]
 
-    def _replace(self, skip: Skip, plan: PlannedBatch, taken: set[int]) -> LoadedClip:
+    def _replace(
+        self,
+        skip: Skip,
+        plan: PlannedBatch,
+        taken: set[int],
+        windows: range,
+        slots: Sequence[ClipSlot],
+        costs: Costs,
+    ) -> list[LoadedClip]:
         """Another clip of this epoch, none of the joint batch: a twin would be a false negative in contrast."""
         candidates = np.setdiff1d(plan.joint, np.fromiter(taken, dtype=np.int64))
         if not len(candidates):
@@ -193,8 +104,8 @@ class BuildTrainingBatches:
         rng = generator("replacement", self.seed, plan.epoch, skip.clip_id)
         last = skip
         for number in rng.permutation(candidates)[:_REPLACEMENTS].tolist():
-            loaded = self._load(number, plan.epoch)
-            if isinstance(loaded, LoadedClip):
+            loaded = self._load(number, plan.epoch, windows, slots, costs)
+            if isinstance(loaded, list):
                 return loaded
             last = loaded
         raise RuntimeError(
@@ -215,6 +126,10 @@ class BuildEvaluationBatches:
     batch_size: int
     rank: int
     world_size: int
+    pixels: PixelFormat = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pixels = self.decode.format_of(self.source)
 
     def __len__(self) -> int:
         items = len(self.source) * self.draws.segments
@@ -230,39 +145,46 @@ class BuildEvaluationBatches:
             yield self._build(range(first, min(items, first + self.batch_size)))
 
     def _build(self, items: range) -> ClipBatch:
+        memory = BatchMemory.allocate(self.batch_size, self.decode.spec, self.pixels)
+        slots = [memory.slot(row) for row in range(self.batch_size)]
+        costs = Costs()
         clips: list[LoadedClip] = []
         skipped: list[Skip] = []
-        for item in items:
-            number, segment = divmod(item, self.draws.segments)
-            info = self.source.info(number)
-            draws = self.draws(segment)
-            labels = self.labels.encode(info.labels, clip_id=info.clip_id) if self.labels else {}
-            try:
-                decoded, valid = self.decode(self.source, number, draws.position), True
-            except (DecodeError, ClipUnreadableError) as error:
-                skipped.append(Skip(clip_id=info.clip_id, reason=error.reason, detail=str(error)))
-                decoded, valid = _nothing(self.decode.spec), False
-            clips.append(
-                LoadedClip(
-                    number=number, clip_id=info.clip_id, decoded=decoded, draws=draws, labels=labels,
-                    segment=segment, valid=valid,
-                )
-            )  # fmt: skip
-        padding = LoadedClip(
-            number=-1, clip_id="", decoded=_nothing(self.decode.spec), draws=self.draws(0),
-            labels=self.labels.filler() if self.labels else {}, valid=False,
-        )  # fmt: skip
-        return stack_clips(clips + [padding] * (self.batch_size - len(clips)), skipped)
+        pairs = [divmod(item, self.draws.segments) for item in items]
+        for number, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
+            segments = [segment for _, segment in group]
+            clips += self._load(number, segments, slots[len(clips) :][: len(segments)], skipped, costs)
+        for slot in slots[len(items) :]:
+            padding = LoadedClip(
+                number=-1,
+                clip_id="",
+                decoded=black_clip(slot, self.pixels),
+                draws=self.draws(0),
+                labels=self.labels.filler() if self.labels else {},
+                valid=False,
+            )
+            clips.append(padding)
+        return stack_clips(clips, memory, self.decode.spec, skipped=skipped, costs=costs)
 
-
-def _nothing(spec: InputSpec) -> DecodedClip:
-    """Zeros in the place of a clip."""
-    return DecodedClip(
-        video=np.zeros((spec.num_frames, spec.image_size, spec.image_size, 3), np.uint8),
-        waveform=np.zeros(spec.audio_samples, np.int16),
-        has_video=False,
-        has_audio=False,
-        start_s=0.0,
-        frame_times_s=np.full(spec.num_frames, np.nan),
-        sound_samples=0,
-    )
+    def _load(
+        self, number: int, segments: list[int], slots: list[ClipSlot], skipped: list[Skip], costs: Costs
+    ) -> list[LoadedClip]:
+        """Segments of a clip, decoded into ``slots``; black and silent ones where it cannot be used."""
+        info = self.source.info(number)
+        labels = self.labels.encode(info.labels, clip_id=info.clip_id) if self.labels else {}
+        draws = [self.draws(segment) for segment in segments]
+        positions = [draw.position for draw in draws]
+        try:
+            decoded = self.decode(self.source, number, positions, slots=slots, pixels=self.pixels, costs=costs)
+            valid = True
+        except (DecodeError, ClipUnreadableError) as error:
+            skip = Skip(clip_id=info.clip_id, reason=error.reason, detail=str(error))
+            skipped += [skip] * len(segments)  # each is a row of the evaluation
+            decoded, valid = [black_clip(slot, self.pixels) for slot in slots], False
+        return [
+            LoadedClip(
+                number=number, clip_id=info.clip_id, decoded=clip, draws=draw, labels=labels, segment=segment,
+                valid=valid,
+            )
+            for clip, draw, segment in zip(decoded, draws, segments, strict=True)
+        ]  # fmt: skip

@@ -21,6 +21,7 @@ import numpy as np
 from hicmae.data.clip_table import ClipTable
 from hicmae.data.manifest import Clip, Manifest, read_manifest, select
 from hicmae.data.shard_index import ShardIndex
+from hicmae.data.storage import StorageFormat
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,10 @@ class ClipSource(Protocol):
     def shard_of(self, number: int) -> int:
         """Which of ``shard_names`` holds a clip."""
 
+    @property
+    def storages(self) -> tuple[StorageFormat, ...]:
+        """How the clips are stored: the format of each data set."""
+
     def __len__(self) -> int: ...
 
     def info(self, number: int) -> ClipInfo:
@@ -138,6 +143,11 @@ class ManifestSource:
     def shard_of(self, number: int) -> int:
         """0: there is one name."""
         return 0
+
+    @property
+    def storages(self) -> tuple[StorageFormat, ...]:
+        """Original files."""
+        return (StorageFormat(),)
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -205,7 +215,7 @@ class ShardSource:
                     clips=index.clips,
                     tars=tuple(place / shard.name for shard in index.shards),
                     samples=tuple(shard.samples for shard in index.shards),
-                    square=index.storage.square if index.storage.video == "original" else None,
+                    storage=index.storage,
                 )
             )
             _check_tars(self.name, self._folders[-1], [shard.bytes for shard in index.shards])
@@ -247,6 +257,11 @@ class ShardSource:
         before = sum(len(folder.tars) for folder in self._folders[:dataset])
         return before + int(self._folders[dataset].clips.shard[row])
 
+    @property
+    def storages(self) -> tuple[StorageFormat, ...]:
+        """The format of each folder."""
+        return tuple(folder.storage for folder in self._folders)
+
     def _locate(self, number: int) -> tuple[int, int]:
         """(folder, row within it) of a clip."""
         if not 0 <= number < len(self):
@@ -287,7 +302,7 @@ class ShardSource:
             video=video,
             audio=audio,
             span_s=clips.span_s(row),
-            square=folder.square,
+            square=folder.storage.square if folder.storage.video == "original" else None,
             subject=clips.subject(row),
             labels=clips.labels(row),
         )
@@ -313,7 +328,7 @@ class _Folder:
     tars: tuple[Path, ...]
     samples: tuple[int, ...]
     """Clips of each tar."""
-    square: tuple[int, int, int] | None
+    storage: StorageFormat
 
 
 def _check_tars(name: str, folder: _Folder, expected: Sequence[int]) -> None:
@@ -370,6 +385,11 @@ class SubsetSource:
     def shard_of(self, number: int) -> int:
         """As the source."""
         return self._source.shard_of(int(self._numbers[number]))
+
+    @property
+    def storages(self) -> tuple[StorageFormat, ...]:
+        """As the source."""
+        return self._source.storages
 
     def __len__(self) -> int:
         return len(self._numbers)

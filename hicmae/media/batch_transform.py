@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hicmae.config import InputSpec
 from hicmae.media.crops import crop_and_normalize
 from hicmae.media.log_mel import LogMel
+from hicmae.media.yuv import to_rgb
 
 
 class BatchTransform(nn.Module):
@@ -38,7 +39,7 @@ class BatchTransform(nn.Module):
         """Model inputs.
 
         Args:
-            video: uint8 (B, T, S, S, 3).
+            video: uint8 (B, T, S, S, 3), or planar YUV (B, T, 3*S/2, S), which is converted first.
             waveform: int16 (B, samples).
             sound_samples: int64 (B,): samples of each clip that are sound; spectrogram rows past them are padded as
                 the paper does at a clip's end. ``None``: all are.
@@ -56,6 +57,8 @@ class BatchTransform(nn.Module):
     @torch.no_grad()
     def frames(self, video: Tensor, *, crop_box: Tensor | None = None, flip: Tensor | None = None) -> Tensor:
         """The video part of ``forward``, for models without sound."""
+        if video.ndim == 4:
+            video = to_rgb(video)
         return crop_and_normalize(video, crop_box, self.spec, flip=flip)
 
     @torch.no_grad()

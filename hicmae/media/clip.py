@@ -47,11 +47,22 @@ class MediaInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipSlot:
+    """Memory that a window is decoded into, such as rows of a batch; what was there before does not matter."""
+
+    video: npt.NDArray[np.uint8]
+    """uint8 (T, S, S, 3), or (T, 3*S/2, S) for planar frames."""
+    waveform: npt.NDArray[np.int16]
+    """int16 (samples,)"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecodedClip:
     """One window of a clip: picture and sound from the same instant."""
 
     video: npt.NDArray[np.uint8]
-    """RGB frames, uint8 (T, S, S, 3); zeros where the file has no picture."""
+    """Frames, uint8: RGB (T, S, S, 3), or planar YUV (T, 3*S/2, S) where that was asked for; black (zeros in RGB)
+    where the file has no picture."""
     waveform: npt.NDArray[np.int16]
     """Mono sound, int16 (samples,); zeros before a late start, past the end, and where there is none."""
     has_video: bool

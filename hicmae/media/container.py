@@ -88,6 +88,11 @@ class Track:
     out of the decoder (AVI with reordered frames)."""
 
     @property
+    def begin_s(self) -> float:
+        """When the first packet is presented, in seconds."""
+        return float(self.times_s[0])
+
+    @property
     def end_s(self) -> float:
         """End of the last packet presented, in seconds."""
         seconds = float((self.packets[int(self.kept[-1])].duration or 0) * self.tick)

@@ -1,32 +1,47 @@
-"""Clips from bytes: a window of frames and the sound from the same instant.
+"""Clips from bytes: windows of frames, and the sound from the same instants.
 
-``decode_clip`` is the one way in which pictures and sound enter the library. PyAV does the work by default
-(it measured fastest, and reports damage); decord is offered for the frames and must give the same ones.
+``decode_windows``, and ``decode_clip`` for one window, are the one way in which pictures and sound enter the library.
+Formats are known by their first bytes. PyAV does the work by default (it measured fastest, and reports damage); decord
+is offered for the frames and must give the same ones; JPEG frames and plain WAV need neither.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from hicmae.config import InputSpec
-from hicmae.media.clip import DecodedClip, DecodeError, MediaInfo
-from hicmae.media.container import Media, Track, open_media
+from hicmae.media.clip import ClipSlot, DecodedClip, DecodeError, MediaInfo
+from hicmae.media.container import Track, open_media
 from hicmae.media.decord_decoder import decode_frames_with_decord
-from hicmae.media.pyav_decoder import decode_frames
-from hicmae.media.sound import read_sound
-from hicmae.media.square import SquareFrames, display_size
+from hicmae.media.frames_file import FramesFile, is_frames_file, read_frames
+from hicmae.media.jpeg_decoder import decode_jpegs
+from hicmae.media.probe import nothing_there, probe, read_media_file
+from hicmae.media.pyav_decoder import decode_frames, decode_raw_frames
+from hicmae.media.sound import fill_sound
+from hicmae.media.square import Square, SquareFrames
+from hicmae.media.wav import PlainSound, plain_wav
 from hicmae.media.window import Window, choose_window
+from hicmae.media.yuv import PixelFormat, check_planar, copy_planes, fill_black, frame_shape
 
-__all__ = ["DecodeError", "DecodedClip", "Decoder", "MediaInfo", "decode_clip", "probe", "read_media_file"]
+__all__ = [
+    "DecodeError",
+    "DecodedClip",
+    "Decoder",
+    "MediaInfo",
+    "PixelFormat",
+    "decode_clip",
+    "decode_windows",
+    "probe",
+    "read_media_file",
+]
 
 Decoder = Literal["auto", "pyav", "decord"]
-
-_ADD_PICTURE = "give a file with a picture, or allow clips without one"
+Picture = Track | FramesFile
+Sound = Track | PlainSound
 
 
 def decode_clip(
@@ -36,133 +51,147 @@ def decode_clip(
     spec: InputSpec,
     position: float = 0.5,
     span_s: tuple[float, float] | None = None,
+    square: Square | None = None,
     decoder: Decoder = "auto",
+    pixels: PixelFormat = "rgb24",
+    slot: ClipSlot | None = None,
     name: str,
     require_video: bool = False,
 ) -> DecodedClip:
-    """Decode one window of a clip.
+    """Decode one window of a clip: ``decode_windows`` with one position."""
+    return decode_windows(
+        video,
+        audio,
+        spec=spec,
+        positions=(position,),
+        span_s=span_s,
+        square=square,
+        decoder=decoder,
+        pixels=pixels,
+        slots=None if slot is None else (slot,),
+        name=name,
+        require_video=require_video,
+    )[0]
 
-    The window starts at ``span start + position * max(0, span length - spec.window_seconds)``, moved back to
+
+def decode_windows(
+    video: bytes | None,
+    audio: bytes | None = None,
+    *,
+    spec: InputSpec,
+    positions: Sequence[float],
+    span_s: tuple[float, float] | None = None,
+    square: Square | None = None,
+    decoder: Decoder = "auto",
+    pixels: PixelFormat = "rgb24",
+    slots: Sequence[ClipSlot] | None = None,
+    name: str,
+    require_video: bool = False,
+) -> list[DecodedClip]:
+    """Decode windows of a clip: the file is opened once, and a frame that several windows show is decoded once.
+
+    A window starts at ``span start + position * max(0, span length - spec.window_seconds)``, moved back to
     the frame on screen at that instant. Frame ``i`` is the one on screen ``i * spec.frame_interval_s`` later;
     where the clip is too short, its last frame repeats. The sound starts at the same instant and is padded
-    with zeros. Frames become central squares of ``spec.image_size``, upright.
+    with zeros. Frames become squares of ``spec.image_size``, upright.
 
     Args:
-        video: a media file that may hold picture and sound.
+        video: a media file that may hold picture and sound, or a file of JPEG frames (``frames_file``).
         audio: a sound file on the same clock, which replaces the sound of ``video``.
-        position: which window of the clip, from 0 (earliest) to 1 (latest).
+        positions: which windows of the clip, each from 0 (earliest) to 1 (latest).
         span_s: use only these seconds (start, end) of the file.
+        square: the square (top, left, side) that is cut out, in pixels of the upright picture as displayed; None for
+            the largest one in its centre.
         decoder: ``"auto"`` and ``"pyav"`` are PyAV; ``"decord"`` takes the frames from decord.
+        pixels: ``"yuv420p"`` gives the planes of frames that are stored as they are shown, without conversion.
+        slots: memory to decode into, one slot a window; None allocates.
         name: what errors call this clip.
         require_video: whether a file without a picture is an error.
 
     Raises:
-        DecodeError: the media cannot be decoded; ``reason`` says why, in a word.
+        DecodeError: the media cannot be decoded; ``reason`` says why, in a word. Slots hold anything then.
         ValueError: contradictory arguments, or decord wanted but not installed.
     """
+    _check(video, audio, positions, span_s, decoder, pixels, name)
+    if slots is None:
+        frame = frame_shape(spec.image_size, pixels)
+        slots = [
+            ClipSlot(
+                video=np.empty((spec.num_frames, *frame), dtype=np.uint8),
+                waveform=np.empty(spec.audio_samples, dtype=np.int16),
+            )
+            for _ in positions
+        ]
+    with ExitStack() as stack:
+        picture, sound = _open(stack, video, audio, spec, name)
+        if picture is None and (require_video or sound is None):
+            raise nothing_there(name, sound is not None)
+        if picture is not None:
+            windows = [_window(picture, spec, position, span_s, name) for position in positions]
+            _fill(slots, picture, windows, video or b"", square, decoder, pixels, name)
+        else:
+            assert sound is not None
+            windows = [_sound_window(sound, spec, position, span_s, name) for position in positions]
+            for slot in slots:
+                fill_black(slot.video, pixels)
+        reaches = [_hear(sound, slot, window, spec, name) for slot, window in zip(slots, windows, strict=True)]
+    return [
+        DecodedClip(
+            video=slot.video,
+            waveform=slot.waveform,
+            has_video=picture is not None,
+            has_audio=reach > 0,
+            start_s=window.start_s,
+            frame_times_s=np.full(spec.num_frames, np.nan) if picture is None else picture.times_s[window.frames],
+            sound_samples=reach,
+        )
+        for slot, window, reach in zip(slots, windows, reaches, strict=True)
+    ]
+
+
+def _check(
+    video: bytes | None,
+    audio: bytes | None,
+    positions: Sequence[float],
+    span_s: tuple[float, float] | None,
+    decoder: Decoder,
+    pixels: PixelFormat,
+    name: str,
+) -> None:
     if video is None and audio is None:
         raise ValueError(f"{name}: neither video nor audio given")
-    if not 0.0 <= position <= 1.0:
-        raise ValueError(f"{name}: position={position} must lie within 0 and 1")
+    for position in positions:
+        if not 0.0 <= position <= 1.0:
+            raise ValueError(f"{name}: position={position} must lie within 0 and 1")
     if span_s is not None and not span_s[0] < span_s[1]:
         raise ValueError(f"{name}: the span {span_s} must start before it ends (seconds)")
     if decoder not in ("auto", "pyav", "decord"):
         raise ValueError(f"unknown decoder {decoder!r}; choose auto, pyav or decord")
-    with ExitStack() as stack:
-        first = stack.enter_context(open_media(video, name, sound=audio is None)) if video is not None else None
-        second = stack.enter_context(open_media(audio, name, picture=False)) if audio is not None else None
-        picture, sound = _tracks(first, second)
-        if picture is None and (require_video or sound is None):
-            raise _nothing_there(name, sound is not None)
-        frames = np.zeros((spec.num_frames, spec.image_size, spec.image_size, 3), dtype=np.uint8)
-        times = np.full(spec.num_frames, np.nan)
-        if picture is not None:
-            window = _window(picture, spec, position, span_s, name)
-            times = picture.times_s[window.frames]
-            _fill(frames, picture, window, video or b"", decoder, name)
-        else:
-            assert sound is not None
-            window = _sound_window(sound, spec, position, span_s, name)
-        waveform, reach = np.zeros(spec.audio_samples, dtype=np.int16), 0
-        if sound is not None:
-            waveform, reach = read_sound(
-                sound, window.start_s, spec.audio_samples, spec.sample_rate_hz, end_s=window.sound_end_s, name=name
-            )
-    return DecodedClip(
-        video=frames,
-        waveform=waveform,
-        has_video=picture is not None,
-        has_audio=reach > 0,
-        start_s=window.start_s,
-        frame_times_s=times,
-        sound_samples=reach,
-    )
+    if decoder == "decord" and pixels != "rgb24":
+        raise ValueError("decord gives RGB alone; set decoder='auto', or pixels='rgb24'")
 
 
-def probe(source: bytes | Path, *, name: str) -> MediaInfo:
-    """What a media file holds. Reads every packet and decodes one frame, so a damaged file is found out.
-
-    Raises:
-        DecodeError: as ``decode_clip``; ``missing_file`` for a path that cannot be read.
-    """
-    data = read_media_file(source, name=name) if isinstance(source, Path) else source
-    with open_media(data, name) as media:
+def _open(
+    stack: ExitStack, video: bytes | None, audio: bytes | None, spec: InputSpec, name: str
+) -> tuple[Picture | None, Sound | None]:
+    """Picture and sound; FFmpeg is asked where nothing simpler will do."""
+    picture: Picture | None = None
+    sound: Sound | None = None
+    if video is not None and is_frames_file(video):
+        picture = read_frames(video, name)
+    elif video is not None and (audio is not None or (sound := plain_wav(video, spec.sample_rate_hz, name)) is None):
+        media = stack.enter_context(open_media(video, name, sound=audio is None))
         picture, sound = media.picture, media.sound
-        if picture is None and sound is None:
-            raise _nothing_there(name, False)
-        width = height = 0
-        fps = 0.0
-        if picture is not None:
-            shown: list[tuple[int, int, int]] = []
-            decode_frames(
-                picture,
-                np.zeros(1, dtype=np.int64),
-                lambda _number, image, rotation: shown.append((image.shape[1], image.shape[0], rotation)),
-                name,
-            )
-            width, height = display_size(*shown[0], picture.stream.sample_aspect_ratio)
-            fps = len(picture.kept) / max(1e-6, picture.end_s - float(picture.times_s[0]))
-        main = picture or sound
-        assert main is not None
-        return MediaInfo(
-            has_video=picture is not None,
-            has_audio=sound is not None,
-            duration_s=main.end_s - float(main.times_s[0]),
-            fps=fps,
-            width=width,
-            height=height,
-            audio_rate_hz=sound.stream.sample_rate if sound else 0,
-            audio_channels=sound.stream.channels if sound else 0,
-            video_codec=picture.stream.codec_context.name if picture else "",
-            audio_codec=sound.stream.codec_context.name if sound else "",
-        )
+    if audio is not None:
+        sound = plain_wav(audio, spec.sample_rate_hz, name)
+        if sound is None:
+            sound = stack.enter_context(open_media(audio, name, picture=False)).sound
+    return picture, sound
 
 
-def read_media_file(path: Path, *, name: str | None = None) -> bytes:
-    """The bytes of a file; ``DecodeError`` (``missing_file``) where it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DecodeError(
-            name or str(path),
-            "missing_file",
-            f"{path} cannot be read: {error.strerror}",
-            "check the path and its permissions (paths in a manifest are relative to the manifest)",
-        ) from None
-
-
-def _tracks(first: Media | None, second: Media | None) -> tuple[Track | None, Track | None]:
-    sound = second.sound if second is not None else first.sound if first is not None else None
-    return (first.picture if first is not None else None), sound
-
-
-def _nothing_there(name: str, has_sound: bool) -> DecodeError:
-    if has_sound:
-        return DecodeError(name, "no_video_stream", "the file has sound but no video stream", _ADD_PICTURE)
-    return DecodeError(name, "no_streams", "the file has neither frames nor sound", "drop it from the manifest")
-
-
-def _window(picture: Track, spec: InputSpec, position: float, span_s: tuple[float, float] | None, name: str) -> Window:
+def _window(
+    picture: Picture, spec: InputSpec, position: float, span_s: tuple[float, float] | None, name: str
+) -> Window:
     times, end_s = picture.times_s, picture.end_s
     window = choose_window(times, end_s, spec, position=position, span_s=span_s)
     if window is None:
@@ -171,11 +200,10 @@ def _window(picture: Track, spec: InputSpec, position: float, span_s: tuple[floa
 
 
 def _sound_window(
-    sound: Track, spec: InputSpec, position: float, span_s: tuple[float, float] | None, name: str
+    sound: Sound, spec: InputSpec, position: float, span_s: tuple[float, float] | None, name: str
 ) -> Window:
-    begin, finish = float(sound.times_s[0]), sound.end_s
     # AAC's priming packet is stamped before the sound begins.
-    begin = max(0.0, begin)
+    begin, finish = max(0.0, sound.begin_s), sound.end_s
     low, high = (begin, finish) if span_s is None else (max(begin, span_s[0]), min(finish, span_s[1]))
     if high <= low:
         raise _outside(name, span_s, begin, finish)
@@ -195,13 +223,38 @@ def _outside(name: str, span_s: tuple[float, float] | None, begin: float, end: f
 
 
 def _fill(
-    frames: npt.NDArray[np.uint8], picture: Track, window: Window, data: bytes, decoder: Decoder, name: str
+    slots: Sequence[ClipSlot],
+    picture: Picture,
+    windows: Sequence[Window],
+    data: bytes,
+    square: Square | None,
+    decoder: Decoder,
+    pixels: PixelFormat,
+    name: str,
 ) -> None:
-    """Decode each frame of the window once and write it wherever the window shows it."""
-    squares = SquareFrames(frames, window.frames, pixel_aspect=picture.stream.sample_aspect_ratio)
-    distinct = np.unique(window.frames)
-    if decoder == "decord":
+    """Decode each frame of the windows once and write it wherever they show it."""
+    rows = [row for slot in slots for row in slot.video]
+    numbers = np.concatenate([window.frames for window in windows])
+    distinct = np.unique(numbers)
+    aspect = None if isinstance(picture, FramesFile) else picture.stream.sample_aspect_ratio
+    squares = SquareFrames(rows, numbers, pixel_aspect=aspect, square=square, name=name)
+    if pixels == "yuv420p":
+        track = check_planar(picture, square, name)
+        decode_raw_frames(track, distinct, lambda n, frame: copy_planes(frame, squares.places[n], name), name)
+    elif isinstance(picture, FramesFile):
+        decode_jpegs(picture, distinct, squares, name)
+    elif decoder == "decord":
         decode_frames_with_decord(data, picture, distinct, squares, name)
     else:
         decode_frames(picture, distinct, squares, name)
     squares.flush()
+
+
+def _hear(sound: Sound | None, slot: ClipSlot, window: Window, spec: InputSpec, name: str) -> int:
+    """Fill a slot with the sound of its window; how many samples there are before its end."""
+    if sound is None:
+        slot.waveform[:] = 0
+        return 0
+    if isinstance(sound, PlainSound):
+        return sound.read(slot.waveform, window.start_s, end_s=window.sound_end_s)
+    return fill_sound(sound, slot.waveform, window.start_s, spec.sample_rate_hz, end_s=window.sound_end_s, name=name)

@@ -52,6 +52,9 @@ def decode_frames_with_decord(
     except (decord.DECORDError, RuntimeError, AssertionError, IndexError) as error:
         found = f"decord fails on its picture: {str(error).strip().splitlines()[0]}"
         raise DecodeError(name, "decord_failed", found, "set decoder='auto' (PyAV), or drop the file") from None
+    stored = (track.stream.height, track.stream.width)
+    if pictures.shape[1:3] != stored and track.stream.sample_aspect_ratio not in (None, 0, 1):
+        raise _unsupported(name, "its pixels are not square and its picture is turned")
     # Decord's clock may start elsewhere, so the steps are compared.
     worst = float(np.abs((starts - starts[0]) - (track.times_s - track.times_s[0])).max())
     if not worst <= 0.002:

@@ -18,6 +18,8 @@ from hicmae.media.container import MAX_PIXELS, Track
 Deliver = Callable[[int, npt.NDArray[np.uint8], int], None]
 """Takes a frame's number, its RGB picture uint8 (height, width, 3), and its rotation in degrees. The picture
 is valid only during the call."""
+TakeFrame = Callable[[int, Any], None]
+"""Takes a frame's number and the ``av.VideoFrame`` as it was decoded."""
 
 
 class _Damaged(Exception):
@@ -25,7 +27,16 @@ class _Damaged(Exception):
 
 
 def decode_frames(track: Track, frames: npt.NDArray[np.int64], deliver: Deliver, name: str) -> None:
-    """Decode the frames with these numbers (order of presentation, distinct) and hand each to ``deliver``.
+    """Decode the frames with these numbers (order of presentation, ascending, distinct) and hand each to ``deliver``.
+
+    Raises:
+        DecodeError: as ``decode_raw_frames``.
+    """
+    decode_raw_frames(track, frames, _in_rgb(deliver), name)
+
+
+def decode_raw_frames(track: Track, frames: npt.NDArray[np.int64], take: TakeFrame, name: str) -> None:
+    """As ``decode_frames``, without a conversion to RGB.
 
     Raises:
         DecodeError: ``corrupt_frames`` when the decoder reports damage or delivers too few frames.
@@ -35,40 +46,68 @@ def decode_frames(track: Track, frames: npt.NDArray[np.int64], deliver: Deliver,
     context.thread_type = "NONE"
     # Without "explode" FFmpeg paints over damage and says nothing.
     context.options = {"err_detect": "crccheck+explode", "max_pixels": str(MAX_PIXELS)}
-    positions = track.kept[frames]
-    stamps = frames if track.counted else track.pts[positions]
-    wanted = {int(stamp): int(number) for stamp, number in zip(stamps, frames, strict=True)}
-    first = 0 if track.counted else _key_before(track, positions)
-    last = len(track.packets) - 1 if track.counted else int(positions.max())
-    try:
-        _decode_range(track, first, last, wanted, deliver, skip=not track.counted)
-    except _Damaged as damage:
-        if first == 0:
-            raise _corrupt(name, damage) from None
-        # In an open group of pictures a key frame does not suffice: the frames before it are needed too.
-        context.flush_buffers()
+    if track.counted:
+        stretches = [(0, len(track.packets) - 1, {int(number): int(number) for number in frames})]
+    else:
+        stretches = _stretches(track, frames)
+    for count, (first, last, wanted) in enumerate(stretches):
+        if count:
+            context.flush_buffers()
         try:
-            _decode_range(track, 0, last, wanted, deliver, skip=False)
-        except _Damaged as again:
-            raise _corrupt(name, again) from None
+            _decode_range(track, first, last, wanted, take, skip=not track.counted)
+        except _Damaged as damage:
+            if first == 0:
+                raise _corrupt(name, damage) from None
+            # In an open group of pictures a key frame does not suffice: the frames before it are needed too.
+            context.flush_buffers()
+            try:
+                _decode_range(track, 0, last, wanted, take, skip=False)
+            except _Damaged as again:
+                raise _corrupt(name, again) from None
 
 
-def _key_before(track: Track, positions: npt.NDArray[np.int64]) -> int:
-    """Position of the last key frame that comes before all wanted frames, both decoded and presented."""
-    earliest = int(track.pts[positions].min())
-    for position in range(int(positions.min()), 0, -1):
-        if track.packets[position].is_keyframe and track.pts[position] <= earliest:
+def _in_rgb(deliver: Deliver) -> TakeFrame:
+    reformatter = VideoReformatter()
+
+    def take(number: int, frame: Any) -> None:
+        picture = reformatter.reformat(frame, format="rgb24", threads=1)
+        plane = picture.planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        image = rows[: picture.height, : picture.width * 3].reshape(picture.height, picture.width, 3)
+        deliver(number, image, frame.rotation)
+
+    return take
+
+
+def _stretches(track: Track, frames: npt.NDArray[np.int64]) -> list[tuple[int, int, dict[int, int]]]:
+    """Packets to decode, as (first, last, number of the frame by its time stamp): a key frame after the last packet
+    of a stretch begins another, so that what lies between two distant windows is not decoded."""
+    stretches: list[tuple[int, int, dict[int, int]]] = []
+    for number, position in zip(frames.tolist(), track.kept[frames].tolist(), strict=True):
+        key = _key_before(track, position)
+        wanted = {int(track.pts[position]): number}
+        if stretches and key <= stretches[-1][1] + 1:
+            first, last, earlier = stretches[-1]
+            stretches[-1] = (min(first, key), max(last, position), earlier | wanted)
+        else:
+            stretches.append((key, position, wanted))
+    return stretches
+
+
+def _key_before(track: Track, wanted: int) -> int:
+    """Position of the last key frame that comes before the packet at ``wanted``, both decoded and presented."""
+    for position in range(wanted, 0, -1):
+        if track.packets[position].is_keyframe and track.pts[position] <= track.pts[wanted]:
             return position
     return 0
 
 
-def _decode_range(track: Track, first: int, last: int, wanted: dict[int, int], deliver: Deliver, *, skip: bool) -> None:
-    """Decode packets ``first`` to ``last`` and deliver the frames in ``wanted`` (time stamp, or count, to number).
+def _decode_range(track: Track, first: int, last: int, wanted: dict[int, int], take: TakeFrame, *, skip: bool) -> None:
+    """Decode packets ``first`` to ``last`` and take the frames in ``wanted`` (time stamp, or count, to number).
 
     With ``skip``, frames that are neither wanted nor needed by others are not decoded.
     """
     context: Any = track.stream.codec_context
-    reformatter = VideoReformatter()
     missing = dict(wanted)
     skipping: bool | None = None
     count = itertools.count()
@@ -83,20 +122,15 @@ def _decode_range(track: Track, first: int, last: int, wanted: dict[int, int], d
                     raise _Damaged("a frame is damaged")
                 number = missing.pop(next(count) if track.counted else frame.pts, None)
                 if number is not None:
-                    deliver(number, _rgb(reformatter, frame), frame.rotation)
+                    take(number, frame)
             if not missing:
                 break
+    except DecodeError:
+        raise
     except (av.error.FFmpegError, ValueError) as error:
         raise _Damaged(f"the decoder reports {error}") from None
     if missing:
         raise _Damaged(f"{len(wanted) - len(missing)} of {len(wanted)} frames were delivered")
-
-
-def _rgb(reformatter: VideoReformatter, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-    picture = reformatter.reformat(frame, format="rgb24", threads=1)
-    plane = picture.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    return rows[: picture.height, : picture.width * 3].reshape(picture.height, picture.width, 3)
 
 
 def _corrupt(name: str, damage: _Damaged) -> DecodeError:

@@ -1,0 +1,134 @@
+"""Squares into bytes made for training: H.264 that decodes fast, in an mp4 with its sound, or JPEGs."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from hicmae.media.clip import DecodeError
+from hicmae.media.frames_file import pack_frames
+from hicmae.media.sound_writer import add_sound_stream, encode_waveform
+from hicmae.media.span import SpanFrames
+
+H264_OPTIONS = {
+    "preset": "veryfast",
+    "crf": "20",
+    "g": "16",
+    "bf": "0",
+    "sc_threshold": "0",
+    "tune": "fastdecode",
+}
+"""Any frame is at most 15 frames from a key frame, frames come out in the order they went in, and the costly tools of
+the format (CABAC, deblocking, weighted prediction) are not used."""
+JPEG_QUALITY = 90
+JPEG_SUBSAMPLING = "420"
+MOST_BYTES = 2**31
+"""Largest file that is written for a clip; shards take no larger member."""
+
+
+class H264Writer:
+    """Squares to an mp4 with H.264 and, where there is sound, AAC: presentation times are kept."""
+
+    extension = "mp4"
+
+    def __init__(self, span: SpanFrames, *, size: int, waveform: npt.NDArray[np.int16] | None, rate_hz: int,
+                 name: str) -> None:  # fmt: skip
+        """Args:
+        span: the frames to come.
+        size: side of the squares, even.
+        waveform: int16 (samples,), sound from the first frame on; None for none.
+        rate_hz: its sample rate.
+        name: what errors call this clip.
+        """
+        self.span, self.size, self.waveform, self.rate_hz, self.name = span, size, waveform, rate_hz, name
+        self._durations = np.diff(span.ticks, append=span.end_ticks).tolist()
+
+    def begin(self) -> None:
+        """Start, or start again."""
+        self._buffer = io.BytesIO()
+        self._output: Any = av.open(self._buffer, "w", format="mp4")
+        rate = Fraction(len(self.span.ticks) / self.span.end_s).limit_denominator(1001)
+        stream = self._output.add_stream("libx264", rate=max(Fraction(1), rate), options=dict(H264_OPTIONS))
+        stream.width = stream.height = self.size
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = self.span.tick
+        context.thread_count = 1  # the same bytes on every machine; clips are encoded side by side
+        self._stream = stream
+        if self.waveform is not None:
+            self._sound = add_sound_stream(self._output, "aac", self.rate_hz)
+        self._packets: list[Any] = []
+        self._bytes = self._taken = 0
+
+    def add(self, frame: npt.NDArray[np.uint8]) -> None:
+        """Take the next square, RGB uint8 (size, size, 3)."""
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        picture.time_base = self.span.tick
+        picture.pts = int(self.span.ticks[self._taken])
+        self._taken += 1
+        self._keep(self._stream.encode(picture))
+
+    def finish(self) -> bytes:
+        """The mp4."""
+        self._keep(self._stream.encode(None))
+        for packet, ticks in zip(self._packets, self._durations, strict=True):
+            packet.duration = ticks
+        if self.waveform is not None:
+            self._packets += encode_waveform(self._sound, self.waveform, self.rate_hz)
+        for packet in sorted(self._packets, key=lambda packet: packet.dts * packet.time_base):
+            self._output.mux(packet)
+        self._output.close()
+        return self._buffer.getvalue()
+
+    def _keep(self, packets: list[Any]) -> None:
+        self._packets += packets
+        self._bytes = check_size(self._bytes, [packet.size for packet in packets], self.name)
+
+
+class JpegWriter:
+    """Squares to a ``.frames`` file."""
+
+    extension = "frames"
+
+    def __init__(self, span: SpanFrames, *, size: int, name: str) -> None:
+        """Args:
+        span: the frames to come.
+        size: side of the squares.
+        name: what errors call this clip.
+        """
+        self.span, self.size, self.name = span, size, name
+
+    def begin(self) -> None:
+        """Start, or start again."""
+        self._jpegs: list[bytes] = []
+        self._bytes = 0
+
+    def add(self, frame: npt.NDArray[np.uint8]) -> None:
+        """Take the next square, RGB uint8 (size, size, 3)."""
+        jpeg = simplejpeg.encode_jpeg(
+            frame, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling=JPEG_SUBSAMPLING, fastdct=False
+        )
+        self._jpegs.append(jpeg)
+        self._bytes = check_size(self._bytes, [len(jpeg)], self.name)
+
+    def finish(self) -> bytes:
+        """The file."""
+        return pack_frames(
+            self._jpegs, self.span.times_s, self.span.end_s, width=self.size, height=self.size, name=self.name
+        )
+
+
+def check_size(so_far: int, more: list[int], name: str) -> int:
+    """Bytes in all; ``DecodeError`` (``too_long``) where they pass ``MOST_BYTES``."""
+    total = so_far + sum(more)
+    if total > MOST_BYTES:
+        raise DecodeError(
+            name, "too_long", f"it needs over {MOST_BYTES} bytes stored", "cut it into clips (start_s, end_s)"
+        )
+    return total
