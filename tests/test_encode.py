@@ -15,7 +15,7 @@ from hicmae.media.clip import DecodeError
 from hicmae.media.decode import decode_clip, probe
 from hicmae.media.encode import EncodedMembers, encode_clip
 from hicmae.media.frames_file import read_frames
-from hicmae.media.span import _SquaresInOrder, cut_square
+from hicmae.media.span import _SquaresInOrder
 from tests.media_files import cut_copy, make_clip, read_picture_time, read_sound_time
 
 SPEC = InputSpec(image_size=96)
@@ -178,34 +178,13 @@ def test_the_same_clip_gives_the_same_bytes() -> None:
         assert (one.video, one.audio) == (two.video, two.audio)
 
 
-def square_picture(width: int, height: int) -> np.ndarray:
-    """Every pixel says where it is."""
-    rows, columns = np.mgrid[:height, :width]
-    return np.stack([rows, columns, np.full_like(rows, 7)], axis=2).astype(np.uint8)
-
-
-@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-def test_a_square_is_cut_from_the_upright_picture(rotation: int) -> None:
-    upright = square_picture(120, 100)
-    decoded = np.rot90(upright, -rotation // 90)
-    part = np.rot90(cut_square(decoded, rotation, None, (10, 30, 80), "a"), rotation // 90)
-    np.testing.assert_array_equal(part, upright[10:90, 30:110])
-    with pytest.raises(DecodeError, match=r"rows 30-110, columns 30-110 .* 120x100") as caught:
-        cut_square(decoded, rotation, None, (30, 30, 80), "a")
-    assert caught.value.reason == "square_outside"
-
-
-def test_a_square_is_given_in_square_pixels() -> None:
-    decoded = square_picture(60, 100)  # shown 120 wide
-    part = cut_square(decoded, 0, Fraction(2), (10, 20, 80), "a")
-    np.testing.assert_array_equal(part, decoded[10:90, 10:50])
-
-
-def test_the_chosen_square_is_stored() -> None:
-    data = clip(seconds=0.4, size=(192, 96))
+@pytest.mark.parametrize(("rotation", "top_left"), [(0, (0, 0)), (90, (0, 144)), (180, (0, 144))])
+def test_the_chosen_square_is_stored(rotation: int, top_left: tuple[int, int]) -> None:
+    data = clip(seconds=0.4, size=(192, 96), rotation=rotation)
     plain, _ = pictures(stored(data, video_format="jpeg"))
-    beside, _ = pictures(stored(data, video_format="jpeg", square=(0, 0, 48)))
-    assert read_picture_time(plain[5]) == 0.2
+    code, _ = pictures(stored(data, video_format="jpeg", square=(0, 48, 96)))
+    beside, _ = pictures(stored(data, video_format="jpeg", square=(*top_left, 48)))
+    assert read_picture_time(plain[5]) == read_picture_time(code[5]) == 0.2
     assert np.abs(beside.astype(int) - 96).max() < 6  # grey: the code lies in the central square
     with pytest.raises(DecodeError, match="square_outside"):
         stored(data, square=(0, 100, 96))

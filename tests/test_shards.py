@@ -4,26 +4,35 @@ import csv
 import io
 import itertools
 import json
+import os
 import shutil
+import subprocess
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+from PIL import Image
 
 from hicmae.cli import main
+from hicmae.config import InputSpec
 from hicmae.data import shard_pack, shard_writer
 from hicmae.data.clip_table import ClipTable
 from hicmae.data.manifest import Clip, Manifest, read_manifest, write_manifest
 from hicmae.data.packed import PackedClip
 from hicmae.data.shard_foreign import index_foreign
 from hicmae.data.shard_index import ShardIndex
+from hicmae.data.shard_plan import SizeEstimate, plan_shards
 from hicmae.data.shard_verify import verify_shards
-from hicmae.data.shard_writer import plan_shards, write_shards
+from hicmae.data.shard_writer import write_shards
 from hicmae.data.source import ShardSource
+from hicmae.data.storage import StorageFormat
 from hicmae.data.tar_members import scan_tar
+from hicmae.media.decode import decode_clip
 from tests.corpus import clip_bytes, make_corpus
 
 SMALL_MB = 0.07  # a few clips a shard
@@ -101,6 +110,7 @@ def test_restart_redoes_only_what_is_missing(manifest: Manifest, shards: Path, m
     (shards / "shard-000001.tar").unlink()
     (shards / "shard-000000.tar").write_bytes(b"half")  # a copy that failed
     (shards / "parts" / "shard-000002.json").unlink()  # killed between the tar and its part file
+    (shards / ".shard-000001.tar.1234.tmp").write_bytes(b"half")  # killed while it was written
     probed: list[str] = []
     real = shard_pack.probe
     monkeypatch.setattr(shard_pack, "probe", lambda data, *, name: (probed.append(name), real(data, name=name))[1])
@@ -382,3 +392,209 @@ def test_another_data_sets_table_of_clips_is_refused(shards: Path, manifest: Man
     (shards / "clips.arrow").unlink()
     with pytest.raises(FileNotFoundError, match="copy the whole folder"):
         ShardIndex.read(shards)
+
+
+JPEG = StorageFormat(video="jpeg", audio="wav", size=48)
+H264 = StorageFormat(video="h264", audio="flac", size=48)
+
+
+@pytest.fixture(scope="module", params=[JPEG, H264, replace(H264, audio="aac")], ids=str)
+def encoded(request: pytest.FixtureRequest, manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("encoded") / "shards"
+    write_shards(manifest, folder, storage=request.param, shard_mb=0.3)
+    return folder
+
+
+def test_re_encoded_clips_are_indexed_with_their_format_and_quality(manifest: Manifest, encoded: Path) -> None:
+    index, _ = ShardIndex.read(encoded)
+    assert {(reject.clip_id, reject.reason) for reject in index.rejected} == {
+        ("clip004", "truncated"),
+        ("clip007", "unknown_format"),
+    }
+    clips = {clip.clip_id: clip for clip in manifest.clips}
+    picture = "frames" if index.storage.video == "jpeg" else "mp4"
+    separate = {index.storage.audio} - {"aac"}
+    source = ShardSource(encoded)
+    for row, clip in enumerate(index.clips.clips()):
+        assert set(clip.members) == {picture, "json"} | separate
+        assert clip.duration_s == pytest.approx((2.8, 3.6)[int(clip.clip_id[-1]) % 2], abs=1e-3)
+        assert (clip.subject, clip.labels) == (clips[clip.clip_id].subject, clips[clip.clip_id].labels)
+        assert clip.crc32 is not None
+        stored = source.read(row)
+        assert (stored.span_s, stored.square) == (None, None)
+        assert (stored.audio is None) == (index.storage.audio == "aac")
+    assert len(index.clips) == index.quality["clips"] == 8
+    assert 30 < index.quality["luma_psnr_db"]["min"] <= index.quality["luma_psnr_db"]["mean"] < 60
+    assert 15 < index.quality["sound_snr_db"]["min"] <= index.quality["sound_snr_db"]["mean"] <= 100
+    assert index.made_by["estimate"]["bytes_per_second"] > 0
+    assert verify_shards(encoded, decode=3).problems == ()
+
+
+def test_spans_are_cut_and_the_square_is_applied_once(manifest: Manifest, tmp_path: Path) -> None:
+    video = manifest.clips[1].video
+    row = Clip(clip_id="part", video=video, start_s=0.4, end_s=3.0)
+    path = write_manifest(tmp_path / "m.csv", [row, replace(row, clip_id="outside", start_s=60.0, end_s=61.0)])
+    report = write_shards(read_manifest(path), tmp_path / "out", storage=replace(H264, square=(0, 0, 24)))
+    assert [(reject.clip_id, reject.reason) for reject in report.rejected] == [("outside", "span_outside")]
+    clip = next(ShardIndex.read(tmp_path / "out")[0].clips.clips())
+    assert (clip.start_s, clip.end_s, clip.duration_s) == (None, None, 2.6)
+    stored = ShardSource(tmp_path / "out").read(0)
+    assert stored.square is None
+    window = decode_clip(stored.video, stored.audio, spec=InputSpec(image_size=48), position=0.0, name="part")
+    whole = decode_clip(video.read_bytes() if video else None, spec=InputSpec(image_size=96), position=0.0,
+                        span_s=(0.4, 3.0), name="whole")  # fmt: skip
+    # The stored square is the upper left quarter of the picture.
+    assert np.abs(window.video.astype(int) - whole.video[:, :48, :48]).mean() < 12
+    assert window.sound_samples == whole.sound_samples
+
+
+def test_squares_that_do_not_fit_are_rejected(manifest: Manifest, tmp_path: Path) -> None:
+    for number, storage in enumerate((replace(H264, square=(0, 0, 49)), StorageFormat(square=(0, 0, 49)))):
+        report = write_shards(manifest, tmp_path / str(number), storage=storage)
+        reasons = {reject.reason for reject in report.rejected}
+        assert (report.packed, reasons) == (0, {"square_outside", "truncated", "unknown_format"})
+    assert ShardIndex.read(tmp_path / "1")[0].storage.square == (0, 0, 49)
+
+
+def test_parts_and_restarts_of_re_encoded_shards_agree(manifest: Manifest, tmp_path: Path) -> None:
+    def index(folder: Path, **options: object) -> str:
+        write_shards(manifest, folder, storage=H264, shard_mb=0.1, **options)  # type: ignore[arg-type]
+        return (folder / "index.json").read_text() if (folder / "index.json").exists() else ""
+
+    whole = index(tmp_path / "whole")
+    assert len(json.loads(whole)["shards"]) > 3
+    assert index(tmp_path / "parts", part=(2, 2)) == ""
+    assert index(tmp_path / "parts", part=(1, 2)) == whole
+    (tmp_path / "whole" / "shard-000001.tar").unlink()
+    (tmp_path / "whole" / "index.json").unlink()
+    assert index(tmp_path / "whole", workers=2) == whole
+    with pytest.raises(ValueError, match=r"storage: .*'h264'.* there, .*'jpeg'.* now"):
+        write_shards(manifest, tmp_path / "whole", storage=JPEG, shard_mb=0.1)
+
+
+def test_the_first_estimate_of_sizes_stays(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shards(manifest, tmp_path / "out", storage=JPEG, shard_mb=0.3, part=(1, 2))
+    monkeypatch.setattr(shard_writer, "estimate_sizes", lambda *_: pytest.fail("estimated again"))
+    assert write_shards(manifest, tmp_path / "out", storage=JPEG, shard_mb=0.3, part=(2, 2)).index is not None
+
+
+def test_shards_of_re_encoded_clips_come_near_the_wanted_size(tmp_path: Path) -> None:
+    manifest = make_corpus(tmp_path / "corpus", 24)
+    for number, rows in enumerate((manifest.clips, [replace(c, start_s=0.0, end_s=2.0) for c in manifest.clips])):
+        path = write_manifest(tmp_path / "corpus" / f"m{number}.csv", rows)
+        index = write_shards(read_manifest(path), tmp_path / f"out{number}", storage=JPEG, shard_mb=1.0).index
+        assert index is not None
+        sizes = [shard.bytes for shard in index.shards]
+        assert len(sizes) > 2
+        assert all(0.75e6 < size < 1.15e6 for size in sizes[:-1]), sizes
+
+
+def test_estimates_are_made_of_seconds_or_of_source_bytes() -> None:
+    estimate = SizeEstimate(bytes_per_second=1000, bytes_per_source_byte=0.5)
+    whole = Clip(clip_id="a", video=Path("a.mp4"))
+    assert estimate.bytes_of(whole, 6000) == 3000
+    assert estimate.bytes_of(replace(whole, start_s=1.5), 6000) == 3000
+    assert estimate.bytes_of(replace(whole, end_s=4.0), 6000) == 4000
+    assert estimate.bytes_of(replace(whole, start_s=1.5, end_s=4.0), 6000) == 2500
+
+
+def test_quality_is_measured_on_a_sample_that_depends_on_ids_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(clip_bytes())
+    clips = tuple(Clip(clip_id=f"c{i}", video=tmp_path / "a.mp4") for i in range(200))
+    one = plan_shards(Manifest(path=tmp_path, clips=clips), shard_bytes=10**6, seed=0, storage=H264)
+    other = plan_shards(Manifest(path=tmp_path, clips=clips[::-1]), shard_bytes=10**7, seed=1, storage=JPEG)
+    assert one.measured == other.measured
+    assert len(one.measured) == 64
+    assert not plan_shards(Manifest(path=tmp_path, clips=clips), shard_bytes=10**6, seed=0).measured
+
+
+def test_a_clip_that_cannot_be_encoded_is_rejected(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shard_pack.encode_clip
+
+    def fails(*args: object, name: str, **options: object) -> object:
+        if name.endswith("clip002.mp4"):
+            raise av.error.InvalidDataError(1, "no such luck")
+        return real(*args, name=name, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shard_pack, "encode_clip", fails)
+    report = write_shards(manifest, tmp_path / "out", storage=H264)
+    rejects = {reject.clip_id: reject for reject in report.rejected}
+    assert rejects["clip002"].reason == "encode_failed"
+    assert "no such luck" in rejects["clip002"].detail
+    assert report.packed == 7
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 KB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder], check=False).returncode
+    ):
+        pytest.skip("a small file system can be mounted by root alone")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_stops_the_writing_and_finished_shards_stay(
+    manifest: Manifest, small_disk: Path, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["shards", "write", str(manifest.path), str(small_disk / "out"), "--format", "jpeg", "--size", "48"]
+    command += ["--shard-mb", "0.15", "--workers", str(workers)]
+    assert main(command) == 2
+    message = capsys.readouterr().err
+    assert "no space left while writing" in message
+    assert "finished shards stay" in message
+    finished = sorted((small_disk / "out").glob("*.tar"))
+    assert finished
+    assert not list((small_disk / "out").glob(".*.tmp"))
+    before = [tar.read_bytes() for tar in finished]
+    subprocess.run(["mount", "-o", "remount,size=40m", small_disk], check=True)
+    assert main(command) == 0
+    assert [tar.read_bytes() for tar in finished] == before
+    assert "shards were finished before" in capsys.readouterr().out
+    assert verify_shards(small_disk / "out").problems == ()
+
+
+def test_verify_compares_checksums_of_clips(encoded: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoded, tmp_path / "shards"))
+
+    def edit(clips: list[PackedClip]) -> None:
+        clips[1] = replace(clips[1], crc32=1)
+
+    edit_clips(folder, edit)
+    problems = verify_shards(folder, decode=0).problems
+    assert len(problems) == 1
+    assert "the index says 1;" in problems[0]
+
+
+def test_commands_of_re_encoded_shards(manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "out")
+    command = ["shards", "write", str(manifest.path), out, "--split", "train", "--workers", "1", "--size", "48"]
+    assert main([*command, "--format", "h264", "--square", "4,4,40"]) == 0
+    assert "quality: luma PSNR" in capsys.readouterr().out
+    assert main(["shards", "info", out, "--sheet", str(tmp_path / "sheet.png"), "--sheet-clips", "5"]) == 0
+    output = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert "h264 48x48 + aac" in output
+    assert "7 mp4 of" in output
+    assert "luma PSNR" in output
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (1320, 2 * 158 + 8)
+    assert ShardIndex.read(out)[0].made_by["hicmae"]
+    for wrong, message in (
+        (["--square", "middle"], "neither 'centre' nor"),
+        (["--square", "1,2"], "neither 'centre' nor"),
+        (["--format", "gif"], "invalid choice"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*command, *wrong])
+        assert message in capsys.readouterr().err
+    assert main([*command, "--format", "h264", "--audio", "original"]) == 2
+    assert "does not go with video 'h264'" in capsys.readouterr().err
+    assert main([*command, "--format", "h264", "--square", "0,0,0"]) == 2
+    assert "must be (top, left, side)" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import hicmae
 # name -> (module with add_arguments(parser) and run(args) -> int, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo-data": ("hicmae.cli.demo_data", "make a synthetic corpus of talking faces (mp4 files and a manifest)"),
+    "manifest": ("hicmae.cli.manifest", "make a manifest from folders of media files"),
     "shards": ("hicmae.cli.shards", "pack a manifest's clips into WebDataset shards; inspect or verify them"),
     "export": ("hicmae.cli.export", "turn a training checkpoint into a folder that load_backbone reads"),
     "embed": ("hicmae.cli.embed", "features of video files, with an exported model"),

@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hicmae.cli.shards_info import info_table, quality_text, sheet_clips
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from hicmae.data.packed import Reject
 
 _SHOWN = 10
+_AUDIO_BESIDE = {"original": "original", "h264": "aac", "jpeg": "wav"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,14 +34,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     write.add_argument("manifest", type=Path, help="CSV or Parquet, one row a clip")
     write.add_argument("out", type=Path, help="folder for the shards")
     write.add_argument("--split", default=argparse.SUPPRESS, help="pack this split alone (default: all clips)")
+    write.add_argument("--format", choices=("original", "h264", "jpeg"), default="original",
+                       help="how pictures are stored: the files as they are, or re-encoded as squares")  # fmt: skip
+    write.add_argument("--audio", choices=("original", "aac", "flac", "wav"), default=argparse.SUPPRESS,
+                       help="how sound is stored (default: original, with h264 aac, with jpeg wav)")  # fmt: skip
+    write.add_argument("--size", type=int, default=160, metavar="PIXELS", help="side of re-encoded squares")
+    write.add_argument("--square", type=_square, default="centre", metavar="centre|T,L,S",
+                       help="what to take of the displayed picture; numbers are top, left, side in pixels")  # fmt: skip
     write.add_argument("--shard-mb", type=float, default=256.0, metavar="MB", help="size of a shard, in megabytes")
     write.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
     write.add_argument("--part", type=_part, default=(1, 1), metavar="i/n",
                        help="write the i-th of n parts, for arrays of jobs (default: 1/1)")  # fmt: skip
     write.add_argument("--seed", type=int, default=0, help="of the permutation of the clips")
 
-    info = command("info", "counts, durations, labels and rejected clips of a shard folder")
+    info = command("info", "counts, durations, sizes, quality, labels and rejected clips of a shard folder")
     info.add_argument("folder", type=Path)
+    info.add_argument("--sheet", type=Path, default=argparse.SUPPRESS, metavar="PNG",
+                      help="also draw frames and spectrograms of some clips")  # fmt: skip
+    info.add_argument("--sheet-clips", type=int, default=24, metavar="N", help="clips on the sheet, drawn at random")
 
     verify = command("verify", "check tars against index and hashes, and decode a sample of clips")
     verify.add_argument("folder", type=Path)
@@ -56,6 +69,17 @@ def _part(text: str) -> tuple[int, int]:
     if not 1 <= number <= total:
         raise argparse.ArgumentTypeError(f"{text!r} does not lie within 1/{max(1, total)} and {total}/{total}")
     return number, total
+
+
+def _square(text: str) -> tuple[int, int, int] | None:
+    if text == "centre":
+        return None
+    try:
+        top, left, side = (int(piece) for piece in text.split(","))
+    except ValueError:
+        message = f"{text!r} is neither 'centre' nor top,left,side in pixels, for instance 0,32,160"
+        raise argparse.ArgumentTypeError(message) from None
+    return top, left, side
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,7 +119,16 @@ def _write(args: argparse.Namespace, console: Console) -> int:
 
     from hicmae.data.manifest import read_manifest, select
     from hicmae.data.shard_writer import write_shards
+    from hicmae.data.storage import StorageFormat
 
+    storage = StorageFormat.from_dict(
+        {
+            "video": args.format,
+            "audio": args.audio if "audio" in args else _AUDIO_BESIDE[args.format],
+            "size": args.size,
+            "square": args.square,
+        }
+    )
     manifest = read_manifest(args.manifest)
     if "split" in args:
         manifest = select(manifest, args.split)
@@ -110,8 +143,8 @@ def _write(args: argparse.Namespace, console: Console) -> int:
             progress.update(bar, completed=done, total=total, speed=f"{speed:.1f} clips/s")
 
         report = write_shards(
-            manifest, args.out, shard_mb=args.shard_mb, workers=args.workers, seed=args.seed, part=args.part,
-            on_progress=show,
+            manifest, args.out, storage=storage, shard_mb=args.shard_mb, workers=args.workers, seed=args.seed,
+            part=args.part, on_progress=show,
         )  # fmt: skip
     if report.already_done:
         console.print(f"{report.already_done} shards were finished before")
@@ -127,6 +160,8 @@ def _write(args: argparse.Namespace, console: Console) -> int:
             + (" (rejects.csv)" if totals["rejected"] else ""),
             highlight=False,
         )
+        if report.index.quality:
+            console.print(f"quality: {quality_text(report.index.quality)}", highlight=False)
     if report.rejected and not report.packed:
         console.print("every clip was rejected", style="red")
         return 1
@@ -143,48 +178,16 @@ def _show_rejects(rejected: tuple[Reject, ...], console: Console) -> None:
 
 
 def _info(args: argparse.Namespace, console: Console) -> int:
-    from rich.table import Table
-
     from hicmae.data.shard_index import ShardIndex
 
     index, folder = ShardIndex.read(args.folder)
-    totals = index.totals()
-    clips = list(index.clips.clips())
-    table = Table(show_header=False, title=str(folder))
-    table.add_row(
-        "clips", f"{totals['samples']} ({totals['with_video']} with picture, {totals['with_audio']} with sound)"
-    )
-    table.add_row("shards", f"{totals['shards']}, {totals['bytes'] / 1e6:.1f} MB")
-    lengths = sorted(clip.duration_s for clip in clips if clip.duration_s is not None)
-    if lengths:
-        middle = lengths[len(lengths) // 2]
-        table.add_row(
-            "durations",
-            f"{totals['seconds'] / 3600:.2f} hours; clips of {lengths[0]:.2f} to {lengths[-1]:.2f} s, "
-            f"median {middle:.2f} s",
-        )
-    table.add_row("subjects", str(len({clip.subject for clip in clips if clip.subject})))
-    table.add_row("splits", _counts([clip.split or "(none)" for clip in clips]))
-    for name in sorted({name for clip in clips for name in clip.labels}):
-        values = [clip.labels[name] for clip in clips if name in clip.labels]
-        numbers = [value for value in values if isinstance(value, float)]
-        text = (
-            f"{min(numbers):g} to {max(numbers):g} ({len(numbers)} clips)"
-            if numbers
-            else _counts(list(map(str, values)))
-        )
-        table.add_row(name, text)
-    table.add_row("rejected", f"{totals['rejected']}  {_counts([reject.reason for reject in index.rejected])}")
-    table.add_row("stored as", str(index.storage))
-    table.add_row("made by", ", ".join(f"{name}={value}" for name, value in index.made_by.items()))
-    console.print(table)
+    console.print(info_table(index, str(folder)))
+    if "sheet" in args:
+        from hicmae.figures.contact_sheet import draw_contact_sheet
+
+        sheet = draw_contact_sheet(sheet_clips(args.folder, args.sheet_clips), args.sheet)
+        console.print(f"contact sheet: {sheet}", soft_wrap=True, highlight=False)
     return 0
-
-
-def _counts(values: list[str]) -> str:
-    counts = Counter(values).most_common()
-    more = f", and {len(counts) - 20} more" if len(counts) > 20 else ""
-    return ", ".join(f"{value} {count}" for value, count in counts[:20]) + more
 
 
 def _verify(args: argparse.Namespace, console: Console) -> int:

@@ -7,6 +7,7 @@ Columns: ``clip_id`` (required), ``video``, ``audio``, ``start_s``, ``end_s``, `
 from __future__ import annotations
 
 import csv
+import functools
 import math
 import os
 import re
@@ -344,7 +345,13 @@ def _as_row(row: Clip | Mapping[str, Any], root: Path) -> dict[str, Any]:
     for name in ("video", "audio"):
         if values.get(name):
             media = Path(values[name])
-            if media.is_absolute() and media.resolve().is_relative_to(root):
-                media = media.resolve().relative_to(root)
+            if media.is_absolute() and (folder := _resolved(media.parent)).is_relative_to(root):
+                media = folder.relative_to(root) / media.name
             values[name] = str(media)
     return values
+
+
+@functools.lru_cache(maxsize=1024)
+def _resolved(folder: Path) -> Path:
+    """A million files lie in fewer folders, and every look at one costs a question to the file system."""
+    return folder.resolve()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from hicmae.data.order import generator
 from hicmae.data.packed import PackedClip
 from hicmae.data.shard_index import ShardFile, ShardIndex, sha256_of
 from hicmae.data.source import ClipUnreadableError, ShardSource
-from hicmae.data.tar_members import refusal, scan_tar, split_member_name
+from hicmae.data.tar_members import AUDIO_EXTENSIONS, PICTURE_MEMBERS, refusal, scan_tar, split_member_name
 from hicmae.media.clip import DecodeError
 from hicmae.media.decode import decode_clip
 
@@ -95,6 +96,7 @@ def _check_shard(tar: Path, shard: ShardFile, clips: Sequence[PackedClip], left_
         if name in found:
             problems.append(f"{shard.name}: member {member.name!r} occurs twice")
         found[name] = member.offset, member.size
+    problems += _check_sums(tar, shard, clips)
     for clip in clips:
         for extension, place in clip.members.items():
             actual_place = found.pop((clip.clip_id, extension), None)
@@ -105,6 +107,24 @@ def _check_shard(tar: Path, shard: ShardFile, clips: Sequence[PackedClip], left_
                     f"{shard.name}: {clip.clip_id}.{extension} lies at {actual_place}, the index says {place}"
                 )
     problems += [f"{shard.name}: {key}.{extension} is in the tar and not in the index" for key, extension in found]
+    return problems
+
+
+def _check_sums(tar: Path, shard: ShardFile, clips: Sequence[PackedClip]) -> list[str]:
+    """Do the media have the checksums that readers compare them with?"""
+    problems = []
+    with tar.open("rb") as file:
+        for clip in clips:
+            actual = 0
+            for kinds in (PICTURE_MEMBERS, AUDIO_EXTENSIONS):
+                for offset, size in (clip.members[kind] for kind in kinds if kind in clip.members):
+                    file.seek(offset)
+                    actual = zlib.crc32(file.read(size), actual)
+            if clip.crc32 is not None and actual != clip.crc32:
+                problems.append(
+                    f"{shard.name}: the media of {clip.clip_id!r} have CRC-32 {actual}, the index says {clip.crc32}; "
+                    "copy or write it again"
+                )
     return problems
 
 
@@ -119,7 +139,9 @@ def _decode_some(path: str | os.PathLike[str], count: int, seed: int) -> tuple[i
     for number in chosen.tolist():
         try:
             clip = source.read(number)
-            decode_clip(clip.video, clip.audio, spec=InputSpec(), span_s=clip.span_s, name=clip.clip_id)
+            decode_clip(
+                clip.video, clip.audio, spec=InputSpec(), span_s=clip.span_s, square=clip.square, name=clip.clip_id
+            )
         except (DecodeError, ClipUnreadableError) as error:
             problems.append(f"clip {source.info(number).clip_id!r} cannot be decoded: {error}")
     return len(chosen), problems

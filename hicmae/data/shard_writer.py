@@ -1,4 +1,4 @@
-"""From a manifest to shards: which clip goes where is a pure function, so any process can write any part of it.
+"""From a manifest to shards, in any number of processes and jobs that may be killed at any time.
 
 A folder being written holds ``plan.json`` (what it will be), finished tars, and ``parts/`` with one small file for
 each finished shard. The process that finds all parts there merges them into ``index.json``.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,33 +23,17 @@ import webdataset as wds
 
 from hicmae import __version__
 from hicmae.data.manifest import Clip, Manifest
-from hicmae.data.order import generator
 from hicmae.data.packed import PackedClip, Reject, Shard
 from hicmae.data.processes import worker_context
 from hicmae.data.shard_index import INDEX_NAME, ShardIndex, write_json
 from hicmae.data.shard_pack import pack_clip
+from hicmae.data.shard_plan import ShardPlan, SizeEstimate, estimate_sizes, plan_shards
 from hicmae.data.storage import StorageFormat
 from hicmae.data.tar_members import scan_tar, split_member_name
+from hicmae.media.quality import FRAMES_MEASURED
 
 PLAN_NAME = "plan.json"
 PARTS_NAME = "parts"
-_TAR_OVERHEAD = 3 * 1024  # header and padding of the members of a clip, in bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardPlan:
-    """Which clips go into which shard."""
-
-    shards: tuple[tuple[Clip, ...], ...]
-    options: dict[str, Any]
-    """What the plan follows from, besides the manifest."""
-    digest: str
-    """Changes with the clips, their sizes and the options."""
-
-    @property
-    def clips(self) -> int:
-        """Clips over all shards."""
-        return sum(len(clips) for clips in self.shards)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,35 +52,11 @@ class WriteReport:
     """Shards that other parts have yet to write."""
 
 
-def plan_shards(manifest: Manifest, *, shard_bytes: int, seed: int) -> ShardPlan:
-    """Permute the clips globally and cut the sequence into shards of about ``shard_bytes``.
-
-    The permutation keeps the clips of a speaker apart, which in-batch negatives need.
-    """
-    order = generator("pack", seed).permutation(len(manifest.clips))
-    digest = hashlib.blake2b(digest_size=16)
-    options = {"storage": StorageFormat().to_dict(), "shard_bytes": shard_bytes, "seed": seed}
-    digest.update(json.dumps(options, sort_keys=True).encode())
-    shards: list[list[Clip]] = []
-    room = 0
-    for number in order:
-        clip = manifest.clips[number]
-        sizes = [path.stat().st_size if path else 0 for path in (clip.video, clip.audio)]
-        need = sum(sizes) + _TAR_OVERHEAD
-        if not shards or need > room:
-            shards.append([])
-            room = shard_bytes
-        room -= need
-        shards[-1].append(clip)
-        row = [clip.clip_id, sizes, clip.start_s, clip.end_s, clip.subject, clip.split, clip.labels, len(shards)]
-        digest.update(json.dumps(row, sort_keys=True).encode())
-    return ShardPlan(shards=tuple(map(tuple, shards)), options=options, digest=digest.hexdigest())
-
-
 def write_shards(
     manifest: Manifest,
     folder: str | os.PathLike[str],
     *,
+    storage: StorageFormat | None = None,
     shard_mb: float = 256,
     workers: int = 1,
     seed: int = 0,
@@ -108,7 +68,8 @@ def write_shards(
     Args:
         manifest: the clips; ``manifest.select`` takes one split.
         folder: where the tars go; made when missing.
-        shard_mb: size of a shard, in megabytes (10**6 bytes).
+        storage: how clips are stored; None keeps the original files.
+        shard_mb: size of a shard, in megabytes (10**6 bytes); of re-encoded clips an estimate is used.
         workers: processes.
         seed: of the permutation.
         part: (i, n) writes the i-th of n parts, 1-based, for arrays of jobs; the last to finish merges the index.
@@ -124,7 +85,13 @@ def write_shards(
             "within 1/n to n/n"
         )
     folder = Path(folder)
-    plan = plan_shards(manifest, shard_bytes=round(shard_mb * 1e6), seed=seed)
+    storage = storage or StorageFormat()
+    estimate = None
+    if storage.video != "original":
+        estimate = _estimate_there(folder) or estimate_sizes(manifest, storage)
+    plan = plan_shards(
+        manifest, shard_bytes=round(shard_mb * 1e6), seed=seed, storage=storage, estimate=estimate
+    )  # fmt: skip
     _claim(folder, plan, manifest)
     own = range(part[0] - 1, len(plan.shards), part[1])
     to_do = [number for number in own if _finished(folder, plan, number) is None]
@@ -136,13 +103,17 @@ def write_shards(
             on_progress(done_before + clips, total)
 
     progress(0)
-    tasks = [_Task(folder=folder, number=number, clips=plan.shards[number], digest=plan.digest) for number in to_do]
+    tasks = [
+        _Task(folder=folder, number=number, clips=plan.shards[number], digest=plan.digest, storage=storage,
+              measured=plan.measured.intersection(clip.clip_id for clip in plan.shards[number]))
+        for number in to_do
+    ]  # fmt: skip
     if workers == 1 or len(tasks) <= 1:
         _write_here(tasks, progress)
     else:
         _write_in_processes(tasks, min(workers, len(tasks)), progress)
 
-    index, missing = _merge(folder, plan, manifest)
+    index, missing = _merge(folder, plan, manifest, storage)
     results = [result for number in own if (result := _finished(folder, plan, number)) is not None]
     return WriteReport(
         index=index,
@@ -151,6 +122,14 @@ def write_shards(
         already_done=len(own) - len(to_do),
         missing_shards=missing,
     )
+
+
+def _estimate_there(folder: Path) -> SizeEstimate | None:
+    """The estimate by which an earlier run, or another part, has planned this folder."""
+    try:
+        return SizeEstimate(**json.loads((folder / PLAN_NAME).read_text(encoding="utf-8"))["estimate"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None  # what is wrong with a plan is said when the folder is claimed
 
 
 def _claim(folder: Path, plan: ShardPlan, manifest: Manifest) -> None:
@@ -199,7 +178,7 @@ def _finished(folder: Path, plan: ShardPlan, number: int) -> dict[str, Any] | No
     return values
 
 
-def _merge(folder: Path, plan: ShardPlan, manifest: Manifest) -> tuple[ShardIndex | None, int]:
+def _merge(folder: Path, plan: ShardPlan, manifest: Manifest, storage: StorageFormat) -> tuple[ShardIndex | None, int]:
     """Write the index when all shards are there; also the number of those that are not."""
     results = [_finished(folder, plan, number) for number in range(len(plan.shards))]
     whole = [result for result in results if result is not None]
@@ -208,16 +187,28 @@ def _merge(folder: Path, plan: ShardPlan, manifest: Manifest) -> tuple[ShardInde
     index = ShardIndex.build(
         [Shard.from_dict(result["shard"]) for result in whole if result["shard"]],
         rejected=tuple(Reject.from_dict(reject) for result in whole for reject in result["rejected"]),
+        storage=storage,
+        quality=_summary([pair for result in whole for pair in result["quality"]]),
         made_by={
             "hicmae": __version__,
             "command": "shards write",
             "manifest": manifest.path.name,
             "plan": plan.digest,
-            **plan.options,
+            **{name: value for name, value in plan.options.items() if name != "storage"},
         },
     )
     index.write(folder)
     return index, 0
+
+
+def _summary(pairs: Sequence[tuple[float | None, float | None]]) -> dict[str, Any]:
+    """Mean and minimum of [luma PSNR, sound SNR] in dB over the clips measured; empty when none was."""
+    summary: dict[str, Any] = {"clips": len(pairs), "frames_per_clip": FRAMES_MEASURED} if pairs else {}
+    for place, name in enumerate(("luma_psnr_db", "sound_snr_db")):
+        values = [value for pair in pairs if (value := pair[place]) is not None]
+        if values:
+            summary[name] = {"mean": round(sum(values) / len(values), 2), "min": round(min(values), 2)}
+    return summary
 
 
 def _part_file(folder: Path, number: int) -> Path:
@@ -232,6 +223,9 @@ class _Task:
     number: int
     clips: tuple[Clip, ...]
     digest: str
+    storage: StorageFormat
+    measured: frozenset[str]
+    """Ids of its clips whose quality is measured."""
 
 
 def _write_here(tasks: Sequence[_Task], progress: Callable[[int], None]) -> None:
@@ -244,8 +238,8 @@ def _write_here(tasks: Sequence[_Task], progress: Callable[[int], None]) -> None
 
 def _write_in_processes(tasks: Sequence[_Task], workers: int, progress: Callable[[int], None]) -> None:
     context = worker_context()
-    counter = context.Value("q", 0)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_share, initargs=(counter,)) as pool:
+    counter, stop = context.Value("q", 0), context.Event()
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_share, initargs=(counter, stop)) as pool:
         running: set[Future[None]] = {pool.submit(_write_shard_counting, task) for task in tasks}
         try:
             while running:
@@ -254,41 +248,54 @@ def _write_in_processes(tasks: Sequence[_Task], workers: int, progress: Callable
                 for future in finished:
                     future.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # The others give up after the clip that they are at, and remove what they have begun.
+            stop.set()
+            pool.shutdown(cancel_futures=True)
             raise
 
 
 _clips_done: Any = None  # shared by the processes of a pool, set when each starts
+_stop: Any = None
 
 
-def _share(counter: Any) -> None:
-    global _clips_done
-    _clips_done = counter
+class _Stopped(Exception):
+    """Another process has failed."""
+
+
+def _share(counter: Any, stop: Any) -> None:
+    global _clips_done, _stop
+    _clips_done, _stop = counter, stop
 
 
 def _write_shard_counting(task: _Task) -> None:
-    for _ in _write_shard(task):
-        with _clips_done.get_lock():
-            _clips_done.value += 1
+    with closing(_write_shard(task)) as clips:
+        for _ in clips:
+            with _clips_done.get_lock():
+                _clips_done.value += 1
+            if _stop.is_set():
+                raise _Stopped
 
 
-def _write_shard(task: _Task) -> Iterator[None]:
+def _write_shard(task: _Task) -> Generator[None, None, None]:
     """Probe, pack and hash one shard; yields after each clip. Its part file is written last."""
     name = f"shard-{task.number:06d}.tar"
     infos: dict[str, PackedClip] = {}
     rejected: list[Reject] = []
+    quality: list[tuple[float | None, float | None]] = []
     with _temporary_beside(task.folder / name) as temporary:
         with temporary.open("wb") as file:
             hashing = _HashingFile(file)
             # mtime 0: the same clips give the same bytes
             with wds.TarWriter(hashing, encoder=False, mtime=0, user="hicmae", group="hicmae") as tar:
                 for clip in task.clips:
-                    packed = pack_clip(clip)
+                    packed = pack_clip(clip, task.storage, measure=clip.clip_id in task.measured)
                     if isinstance(packed, Reject):
                         rejected.append(packed)
                     else:
-                        infos[clip.clip_id], members = packed
-                        tar.write({"__key__": clip.clip_id, **members})
+                        infos[clip.clip_id] = packed.clip
+                        tar.write({"__key__": clip.clip_id, **packed.members})
+                        if packed.quality is not None:
+                            quality.append((packed.quality.luma_psnr_db, packed.quality.sound_snr_db))
                     yield
             file.flush()
             os.fsync(file.fileno())
@@ -306,6 +313,7 @@ def _write_shard(task: _Task) -> Iterator[None]:
             "plan": task.digest,
             "shard": shard.to_dict() if infos else None,
             "rejected": [reject.to_dict() for reject in rejected],
+            "quality": quality,
         },
     )
 
@@ -335,7 +343,9 @@ class _HashingFile:
 
 @contextmanager
 def _temporary_beside(path: Path) -> Iterator[Path]:
-    """A name for a file in the making; whatever still has it at the end is removed."""
+    """A name for a file in the making; whatever still has it at the end is removed, and what a killed run has left."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

@@ -91,7 +91,7 @@ def encode_clip(
         if span is None:
             raise _outside(name, span_s, float(picture.times_s[0]), picture.end_s)
         limit_s = span.last_s + LONGEST_TAIL_S if span_s is None else min(span_s[1], span.last_s + LONGEST_TAIL_S)
-        waveform = _whole_sound(sound, span.start_s, limit_s, name) if sound is not None else None
+        waveform = whole_sound(sound, span.start_s, limit_s, name) if sound is not None else None
         within = waveform if audio_format == "aac" and video_format == "h264" else None
         data, extension = _encode_picture(picture, span, video_format, size, square, within, name)
     audio_data, audio_extension = None, ""
@@ -134,7 +134,7 @@ def _encode_sound_alone(
     # AAC's priming packet is stamped before the sound begins.
     begin, finish = max(0.0, float(sound.times_s[0])), sound.end_s
     low, high = (begin, finish) if span_s is None else (max(begin, span_s[0]), min(finish, span_s[1]))
-    waveform = _whole_sound(sound, low, high, name) if low < high else None
+    waveform = whole_sound(sound, low, high, name) if low < high else None
     if waveform is None:
         raise _outside(name, span_s, begin, finish)
     data, extension = encode_sound(audio_format, waveform, SAMPLE_RATE_HZ)
@@ -149,7 +149,7 @@ def _encode_sound_alone(
     )
 
 
-def _whole_sound(sound: Track, start_s: float, end_s: float, name: str) -> npt.NDArray[np.int16] | None:
+def whole_sound(sound: Track, start_s: float, end_s: float, name: str) -> npt.NDArray[np.int16] | None:
     """Sound from one instant to another, or to where it ends, int16 (samples,); None where there is none."""
     # The last packet may hold a little more than its time stamp says, which a window would hear as well.
     end_s = min(end_s, sound.end_s + 1.0)

@@ -9,10 +9,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from hicmae.media.clip import DecodeError
 from hicmae.media.container import Track
 from hicmae.media.pyav_decoder import decode_frames
-from hicmae.media.square import SquareFrames, display_size
+from hicmae.media.square import SquareFrames
 from hicmae.media.window import TOLERANCE_S
 
 FINEST_TICK = Fraction(1, 1_000_000)
@@ -142,9 +141,9 @@ class _SquaresInOrder:
             self.flush()
             part = self.numbers[self.delivered : self.delivered + _TOGETHER]
             self.chunk = np.empty((len(part), self.size, self.size, 3), dtype=np.uint8)
-            self.waiting = SquareFrames(self.chunk, part, pixel_aspect=self.aspect)
-        if self.square is not None:
-            frame = cut_square(frame, rotation, self.aspect, self.square, self.name)
+            self.waiting = SquareFrames(
+                self.chunk, part, pixel_aspect=self.aspect, square=self.square, name=self.name
+            )  # fmt: skip
         self.waiting(number, frame, rotation)
         self.delivered += 1
 
@@ -155,39 +154,3 @@ class _SquaresInOrder:
         self.waiting.flush()
         for frame in self.chunk:
             self.writer.add(frame)
-
-
-def cut_square(
-    frame: npt.NDArray[np.uint8],
-    rotation: int,
-    aspect: Fraction | None,
-    square: tuple[int, int, int],
-    name: str,
-) -> npt.NDArray[np.uint8]:
-    """The part of a frame as decoded that holds a square of the upright picture; a view.
-
-    Args:
-        frame: uint8 (height, width, 3).
-        rotation: degrees counter-clockwise that make it upright.
-        aspect: width of a pixel over its height; None or 0 for square pixels.
-        square: (top, left, side) in pixels of the upright picture.
-        name: what errors call this clip.
-
-    Raises:
-        DecodeError: ``square_outside``.
-    """
-    top, left, side = square
-    width, height = display_size(frame.shape[1], frame.shape[0], rotation, aspect)
-    if top + side > height or left + side > width:
-        raise DecodeError(
-            name,
-            "square_outside",
-            f"rows {top}-{top + side}, columns {left}-{left + side} do not lie within its picture of {width}x{height}",
-            "give the square in pixels of the picture as displayed, or take the central one",
-        )
-    turns = round(rotation / 90) % 4
-    upright = np.rot90(frame, turns)
-    down, along = upright.shape[0] / height, upright.shape[1] / width  # stored pixels per displayed one
-    rows = slice(round(top * down), max(round(top * down) + 1, round((top + side) * down)))
-    columns = slice(round(left * along), max(round(left * along) + 1, round((left + side) * along)))
-    return np.rot90(upright[rows, columns], -turns)
