@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+SOAK := soak
 
-.PHONY: install demo test lint type bench docs clean-demo
+.PHONY: install demo test lint type bench soak docs clean-demo
 
 install: $(VENV)/.installed
 
@@ -31,6 +32,10 @@ type: install
 
 bench: install
 	$(BIN)/python benchmarks/step.py
+
+# Half an hour; `make soak SOAK=FOLDER` says where the figures go.
+soak: install
+	$(BIN)/python benchmarks/soak.py --out $(SOAK)
 
 docs: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'

@@ -42,6 +42,7 @@ def hostile_clips() -> dict[str, Hostile]:
         "text": Hostile(video=b"this is no film\n" * 99, reasons=("unknown_format",)),
         "sound_cut": Hostile(video=mute, audio=float_wav(_chirp())[:50_000], reasons=("truncated",)),
         "sound_of_zero_bytes": Hostile(video=mute, audio=b"", reasons=("empty_file",)),
+        "sound_file_without_sound": Hostile(video=mute, audio=mute, reasons=("no_audio_stream",)),
         "codec_without_decoder": Hostile(video=film.replace(b"avc1", b"XXXX"), reasons=("unsupported_codec",)),
         "codec_of_other_name": Hostile(video=film.replace(b"avc1", b"hvc1"), reasons=("corrupt_frames",)),
         "codec_of_pictures": Hostile(video=film.replace(b"avc1", b"mjpa"), reasons=("corrupt_frames",)),

@@ -26,6 +26,8 @@ from typing import Any
 
 from hicmae.config import InputSpec
 from hicmae.media.decode import DecodedClip, DecodeError, decode_clip, probe
+from hicmae.media.encode import encode_clip
+from hicmae.media.frames_file import is_frames_file, read_frames
 from tests.clip_truth import Truth
 from tests.media_files import frame_times, make_clip
 
@@ -68,7 +70,7 @@ def bases() -> dict[str, Base]:
         "avi": {"container": "avi", "audio_codec": "pcm_s16le"},
     }
     sounds = {"wav": ("wav", "pcm_s16le"), "flac": ("flac", "flac"), "m4a": ("mp4", "aac")}
-    found = {}
+    found: dict[str, Base] = {}
     for name, settings in films.items():
         data = make_clip(io.BytesIO(), **common | settings)
         times = tuple(map(float, frame_times(SECONDS, 25, vfr=bool(settings.get("vfr")))))
@@ -77,6 +79,14 @@ def bases() -> dict[str, Base]:
     for name, (container, codec) in sounds.items():
         data = make_clip(io.BytesIO(), seconds=SECONDS, with_video=False, container=container, audio_codec=codec)
         found[name] = Base(name=name, damaged=data, payload=_payload(data), picture=silent)
+    stored = encode_clip(found["mp4"].damaged, video_format="h264", audio_format="aac", size=64, name="stored")
+    frames = encode_clip(found["mp4"].damaged, video_format="jpeg", audio_format="wav", size=64, name="frames")
+    assert stored.video is not None
+    assert frames.video is not None
+    found["stored"] = Base(name="stored", damaged=stored.video, payload=_payload(stored.video))
+    found["frames"] = Base(name="frames", damaged=frames.video, payload=_payload(frames.video), sound=frames.audio)
+    assert frames.audio is not None
+    found["plain_wav"] = Base(name="plain_wav", damaged=frames.audio, payload=_payload(frames.audio), picture=silent)
     return found
 
 
@@ -84,6 +94,8 @@ def _payload(data: bytes) -> tuple[int, int]:
     if data[4:8] == b"ftyp":
         begin = data.index(b"mdat") - 4
         return begin + 8, begin + int.from_bytes(data[begin : begin + 4], "big")
+    if is_frames_file(data):
+        return len(data) - len(read_frames(data, "frames").data), len(data)
     marks = {
         b"RIFF": b"movi" if data[8:12] == b"AVI " else b"data",
         b"fLaC": b"\xff\xf8",

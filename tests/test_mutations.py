@@ -18,6 +18,7 @@ import pytest
 
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.augment import PretrainingDraws
+from hicmae.data.loader import LoaderSettings
 from hicmae.data.manifest import Clip, Manifest, read_manifest
 from hicmae.data.shard_writer import write_shards
 from hicmae.data.source import ClipUnreadableError, ManifestSource, ShardSource
@@ -82,13 +83,15 @@ def test_hostile_clips_are_refused_with_a_reason_or_decoded_right(hostile: dict[
 def test_a_stream_skips_hostile_clips_by_name_and_delivers_the_others_right(
     hostile: dict[str, Hostile], tmp_path: Path
 ) -> None:
-    good = {f"good_{i:02d}": Hostile(video=clip_bytes(2.8), truth=GOOD) for i in range(12)}
+    count = 12 - len(hostile) % 4  # no remainder, which an epoch leaves out
+    good = {f"good_{i:02d}": Hostile(video=clip_bytes(2.8), truth=GOOD) for i in range(count)}
     clips = good | hostile
     stream = TrainStream(
         ManifestSource(_manifest(clips, tmp_path)),
-        spec=MODEL_SPEC, draws=PretrainingDraws(model=MODEL), batch_size=4, num_workers=2, max_skip_fraction=1.0,
-    )  # fmt: skip
-    assert len(clips) % 4 == 0  # no remainder, which an epoch leaves out
+        spec=MODEL_SPEC,
+        draws=PretrainingDraws(model=MODEL),
+        loader=LoaderSettings(batch_size=4, num_workers=2, max_skip_fraction=1.0, require_video=True),
+    )
     batches = list(stream)
     stream.close()
     bad = {name: clip.reasons for name, clip in clips.items() if clip.reasons}
