@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 
 from finetune.callbacks import FollowValidation
@@ -13,10 +14,13 @@ from finetune.data import FinetuneData
 from finetune.finish import finish_test, finish_training
 from finetune.module import FinetuneModule, monitored_score
 from hicmae.training.cli import JobCLI, run_job, standard_callbacks
+from hicmae.training.run_directory import checkpoint_directory
 
 
 class FinetuneCLI(JobCLI):
-    """The fine-tuning command line."""
+    """The fine-tuning command line; ``--best.*`` says by which score the best checkpoint is chosen."""
+
+    job = "finetune"
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
@@ -28,8 +32,8 @@ class FinetuneCLI(JobCLI):
         )
         for name in ("spec", "labels", "modalities"):
             parser.link_arguments(f"model.{name}", f"data.{name}", apply_on="instantiate")
-        # 'best' is the one with the highest validation score: see before_instantiate_classes.
-        parser.set_defaults({"checkpoint.filename": "best", "checkpoint.mode": "max"})
+        parser.add_lightning_class_args(ModelCheckpoint, "best")
+        parser.set_defaults({"best.filename": "best", "best.mode": "max", "best.enable_version_counter": False})
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -42,8 +46,9 @@ class FinetuneCLI(JobCLI):
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
         config = self.config[self.subcommand]
-        if config.checkpoint.monitor is None:
-            config.checkpoint.monitor = monitored_score(has_classes=bool(config.model.labels.classes))
+        config.best.dirpath = str(checkpoint_directory(config.trainer.default_root_dir))
+        if config.best.monitor is None:
+            config.best.monitor = monitored_score(has_classes=bool(config.model.labels.classes))
 
     def after_fit(self) -> None:
         """Score the checkpoints and write what the run leaves behind."""
@@ -51,7 +56,7 @@ class FinetuneCLI(JobCLI):
 
     def after_test(self) -> None:
         """Write the scores of the test."""
-        checkpoint = self.config.test.ckpt_path or self.config.test.model.init
+        checkpoint = self.trainer.ckpt_path or self.config.test.model.init
         finish_test(self.trainer, self.model, self.datamodule, checkpoint=Path(checkpoint))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from finetune.data import FinetuneData
 from finetune.evaluation import Evaluation
@@ -21,7 +22,7 @@ from hicmae.data.splits import TEST, VAL
 from hicmae.figures.confusion import draw_confusion
 from hicmae.figures.scatter import draw_scatter
 from hicmae.training.provenance import run_provenance
-from hicmae.training.run_directory import last_checkpoint, run_directory
+from hicmae.training.run_directory import export_directory, last_checkpoint, run_directory
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def finish_training(trainer: Trainer, module: FinetuneModule, data: FinetuneData
         },
     )
     provenance |= {"init": about["init"], "checkpoint": f"{chosen.name}, after {chosen.step} steps"}
-    export = save_export(root / "export", module.model, spec=module.spec, provenance=provenance)
+    export = save_export(export_directory(root), module.model, spec=module.spec, provenance=provenance)
     logger.info("exported the recogniser (%s checkpoint) to %s", chosen.name, export)
 
 
@@ -137,7 +138,7 @@ def _about(module: FinetuneModule, data: FinetuneData) -> dict[str, Any]:
 
 
 def _checkpoints(trainer: Trainer) -> dict[str, Path]:
-    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
     found = {BEST: Path(best)} if best else {}
     return found | {LAST: last_checkpoint(trainer)}
 

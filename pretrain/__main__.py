@@ -16,6 +16,8 @@ from pretrain.module import PretrainModule
 class PretrainCLI(JobCLI):
     """The pre-training command line."""
 
+    job = "pretrain"
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
         parser.link_arguments("model.config", "data.config", apply_on="instantiate")

@@ -16,7 +16,7 @@ from hicmae.figures.reconstruction import draw_reconstruction
 from hicmae.reconstruction import reconstruct
 from hicmae.training.monitor import TrainingMonitor
 from hicmae.training.provenance import run_provenance
-from hicmae.training.run_directory import run_directory
+from hicmae.training.run_directory import export_directory, run_directory
 from pretrain.module import PretrainModule
 
 logger = logging.getLogger(__name__)
@@ -35,12 +35,15 @@ class FinishPretraining(Callback):
     ) -> None:
         self._batch = batch
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Not at the end of training: that is when the last checkpoint is written, which is to come first.
         assert isinstance(pl_module, PretrainModule)
         if not trainer.is_global_zero:
             return
         root = run_directory(trainer)
         monitor = next(c for c in trainer.callbacks if isinstance(c, TrainingMonitor))  # type: ignore[attr-defined]
+        draw_curves(monitor.history, root / "figures" / "learning_curves.png", title=f"pre-training, {root.name}")
+        self._draw(trainer, pl_module)
         source = trainer.datamodule.source  # type: ignore[attr-defined]
         provenance = run_provenance(
             trainer,
@@ -48,16 +51,17 @@ class FinishPretraining(Callback):
             data={"name": Path(source.name).name, "index": source.fingerprint, "clips": len(source)},
             metrics=_losses_of(monitor),
         )
-        export = save_export(root / "export", pl_module.model.backbone, spec=pl_module.spec, provenance=provenance)
+        # Written last: it is the sign that the run is finished.
+        export = save_export(
+            export_directory(root), pl_module.model.backbone, spec=pl_module.spec, provenance=provenance
+        )
         logger.info("exported the backbone to %s", export)
-        draw_curves(monitor.history, root / "figures" / "learning_curves.png", title=f"pre-training, {root.name}")
-        self._draw(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, module: PretrainModule) -> None:
         if self._batch is None:  # resumed a finished run
             return
         figures = run_directory(trainer) / "figures"
-        batch = self._batch.first(_CLIPS_DRAWN)
+        batch = self._batch.first(_CLIPS_DRAWN).to(module.device)
         module.model.eval()
         with torch.no_grad():
             video, log_mel = module.inputs(batch)

@@ -36,6 +36,8 @@ class PretrainData(pl.LightningDataModule):
         shuffle_shards: shards whose clips are mixed with one another.
         sampling: epoch: each clip once an epoch; resampled: shards drawn anew for each window, without end.
         epoch_clips: clips per epoch, with ``weights`` or ``sampling: resampled``; empty: as many as there are.
+        windows_per_clip: windows decoded of a clip together; they go into as many batches in a row, so an epoch has so
+            many times the batches.
         video_mask_ratio: share of video patches masked, the same in all frames.
         audio_mask_ratio: share of spectrogram patches masked.
         decoder: auto, pyav or decord.
@@ -55,6 +57,7 @@ class PretrainData(pl.LightningDataModule):
         shuffle_shards: int = 8,
         sampling: Sampling = "epoch",
         epoch_clips: int | None = None,
+        windows_per_clip: int = 1,
         video_mask_ratio: float = 0.9,
         audio_mask_ratio: float = 0.8,
         decoder: Decoder = "auto",
@@ -70,6 +73,7 @@ class PretrainData(pl.LightningDataModule):
         )
         self.seed = seed
         self.batch_size = batch_size
+        self.windows_per_clip = windows_per_clip
         self._loader = LoaderSettings(
             batch_size=batch_size,
             num_workers=num_workers,
@@ -101,12 +105,18 @@ class PretrainData(pl.LightningDataModule):
     def batches_per_epoch(self) -> int:
         """Training batches per rank and epoch."""
         order = EpochOrder.of(self.source, self.order, seed=self.seed)
-        return order.batches(world_size=self.loader.world_size, batch_size=self.batch_size)
+        batches = order.batches(world_size=self.loader.world_size, batch_size=self.batch_size)
+        return batches * self.windows_per_clip
 
     def train_dataloader(self) -> TrainStream:
         """The training stream; it resumes to the batch."""
         self.train_loader = TrainStream(
-            self.source, spec=self.spec, draws=self.draws, loader=self.loader, order=self.order
+            self.source,
+            spec=self.spec,
+            draws=self.draws,
+            loader=self.loader,
+            order=self.order,
+            windows_per_clip=self.windows_per_clip,
         )
         return self.train_loader
 

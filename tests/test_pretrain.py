@@ -96,7 +96,7 @@ def test_the_export_is_the_trained_backbone_and_loads_in_three_lines(undisturbed
 
 def test_a_run_stopped_in_mid_epoch_goes_on_exactly(undisturbed, shards, tmp_path):
     assert main(arguments(shards, tmp_path, "--trainer.max_steps=4")) == 0
-    assert main(arguments(shards, tmp_path, "--ckpt_path=last")) == 0
+    assert main(arguments(shards, tmp_path, "--ckpt_path=auto")) == 0
     assert curve(tmp_path) == curve(undisturbed)
     expected, resumed = weights(undisturbed), weights(tmp_path)
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
@@ -113,9 +113,9 @@ def test_sigterm_saves_and_the_run_goes_on_exactly(undisturbed, shards, tmp_path
             break
     said = process.stderr.read()
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    assert "go on with --ckpt_path last" in said
+    assert "go on with --ckpt_path auto" in said
     assert max(curve(tmp_path)) < 12
-    assert main(arguments(shards, tmp_path, "--ckpt_path=last")) == 0
+    assert main(arguments(shards, tmp_path, "--ckpt_path=auto")) == 0
     assert curve(tmp_path) == curve(undisturbed)
 
 

@@ -10,7 +10,8 @@ import torch
 import torchvision.transforms.v2.functional as TF
 
 from hicmae.media import square
-from hicmae.media.square import SquareFrames, display_size
+from hicmae.media.clip import DecodeError
+from hicmae.media.square import SquareFrames, cut_square, display_size
 
 
 def _squares(frames: np.ndarray, size: int, *, rotation: int = 0, aspect: Fraction | None = None) -> np.ndarray:
@@ -88,3 +89,24 @@ def test_size_that_changes_within_a_clip() -> None:
     squares.flush()
     np.testing.assert_array_equal(clip[0], _squares(first, 32)[0])
     np.testing.assert_array_equal(clip[1], _squares(second, 32)[0])
+
+
+@pytest.mark.parametrize(
+    ("rotation", "square", "rows", "columns"),
+    [
+        (0, (10, 30, 50), slice(10, 60), slice(20, 53)),
+        (0, (0, 0, 96), slice(0, 96), slice(0, 64)),
+        (90, (30, 10, 50), slice(20, 53), slice(10, 60)),
+        (180, (6, 0, 90), slice(6, 96), slice(0, 60)),
+    ],
+)
+def test_a_square_is_given_in_pixels_as_displayed(
+    rotation: int, square: tuple[int, int, int], rows: slice, columns: slice
+) -> None:
+    # 64 x 96 stored pixels, each half as wide again, are shown as 96 x 96.
+    frame = _noise(96, 64)
+    found = cut_square(frame, rotation, Fraction(3, 2), square, "x")
+    np.testing.assert_array_equal(found, np.rot90(frame, rotation // 90)[rows, columns])
+    for outside in ((0, 0, 97), (90, 0, 7), (0, 90, 7)):
+        with pytest.raises(DecodeError, match="96 pixels wide and 96 high"):
+            cut_square(frame, rotation, Fraction(3, 2), outside, "x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,9 +115,24 @@ def _progress(console: Console) -> Progress:
     )  # fmt: skip
 
 
-def _write(args: argparse.Namespace, console: Console) -> int:
-    import time
+class _Meter:
+    """Clips a second since the first report, which comes when the work begins and counts what was there before."""
 
+    def __init__(self) -> None:
+        self._first: int | None = None
+        self._last = 0
+
+    def done(self, clips: int) -> None:
+        if self._first is None:
+            self._first, self._started = clips, time.monotonic()
+        self._last, self._now = clips, time.monotonic()
+
+    def text(self) -> str:
+        clips, seconds = self._last - (self._first or 0), max(1e-9, self._now - self._started)
+        return f"{clips / seconds:.1f} clips/s"
+
+
+def _write(args: argparse.Namespace, console: Console) -> int:
     from hicmae.data.manifest import read_manifest, select
     from hicmae.data.shard_writer import write_shards
     from hicmae.data.storage import StorageFormat
@@ -134,13 +150,11 @@ def _write(args: argparse.Namespace, console: Console) -> int:
         manifest = select(manifest, args.split)
     with _progress(console) as progress:
         bar = progress.add_task("packing", total=None, speed="")
-        started = time.monotonic()
-        first: list[int] = []
+        meter = _Meter()
 
         def show(done: int, total: int) -> None:
-            first.append(done) if not first else None
-            speed = (done - first[0]) / max(1e-9, time.monotonic() - started)
-            progress.update(bar, completed=done, total=total, speed=f"{speed:.1f} clips/s")
+            meter.done(done)
+            progress.update(bar, completed=done, total=total, speed=meter.text())
 
         report = write_shards(
             manifest, args.out, storage=storage, shard_mb=args.shard_mb, workers=args.workers, seed=args.seed,
@@ -148,7 +162,10 @@ def _write(args: argparse.Namespace, console: Console) -> int:
         )  # fmt: skip
     if report.already_done:
         console.print(f"{report.already_done} shards were finished before")
-    console.print(f"{report.packed} clips packed, {len(report.rejected)} rejected, in {args.out}", highlight=False)
+    console.print(
+        f"{report.packed} clips packed, {len(report.rejected)} rejected, in {args.out} ({meter.text()})",
+        highlight=False,
+    )
     _show_rejects(report.rejected, console)
     if report.index is None:
         console.print(f"{report.missing_shards} shards of other parts are missing; the last part writes index.json")

@@ -51,7 +51,8 @@ class BuildTrainingBatches:
             yield self._build(plan)
 
     def _build(self, plan: PlannedBatch) -> tuple[ClipBatch, ...]:
-        windows = range(plan.first_window, self.windows_per_clip)
+        # A resumed group is decoded whole: whether a clip can be used is decided by all its windows together.
+        windows = range(self.windows_per_clip)
         memories = [BatchMemory.allocate(len(plan.clips), self.decode.spec, self.pixels) for _ in windows]
         costs = Costs()
         rows: list[list[LoadedClip]] = []
@@ -69,7 +70,7 @@ class BuildTrainingBatches:
         for memory, clips in zip(memories, zip(*rows, strict=True), strict=True):
             batches.append(stack_clips(clips, memory, self.decode.spec, skipped=skipped, costs=costs))
             skipped, costs = [], Costs()  # counted once
-        return tuple(batches)
+        return tuple(batches[plan.first_window :])
 
     def _load(
         self, number: int, epoch: int, windows: range, slots: Sequence[ClipSlot], costs: Costs

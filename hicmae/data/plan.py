@@ -26,7 +26,7 @@ class PlannedBatch:
     joint: NDArray[np.int64]
     """int64 (batches, R, B): the clips of all ranks in this epoch."""
     first_window: int = 0
-    """Windows of these clips that have been handed out: they need not be decoded again."""
+    """Windows of these clips that have been handed out: the batch goes on with this one."""
 
 
 @dataclass(frozen=True, kw_only=True)

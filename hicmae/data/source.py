@@ -14,14 +14,20 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from hicmae.data.clip_table import ClipTable
+from hicmae.data.fetch_error import FetchError
 from hicmae.data.manifest import Clip, Manifest, read_manifest, select
 from hicmae.data.shard_index import ShardIndex
 from hicmae.data.storage import StorageFormat
+from hicmae.data.urls import is_url, shown
+
+if TYPE_CHECKING:  # locks of files are not to be had on every system that reads local shards
+    from hicmae.data.remote import RemoteReader
+    from hicmae.data.shard_cache import CacheSettings
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +110,10 @@ class ClipSource(Protocol):
         """Name, subject, split and labels; touches no file."""
 
     def read(self, number: int) -> EncodedClip:
-        """The clip's bytes; ``ClipUnreadableError`` when they cannot be had."""
+        """The clip's bytes; ``ClipUnreadableError`` when they cannot be had, ``FetchError`` when no clip can be."""
+
+    def prefetch(self, groups: Sequence[int]) -> None:
+        """These groups of ``group_sizes`` are needed next, in this order; returns at once."""
 
 
 class ManifestSource:
@@ -169,6 +178,9 @@ class ManifestSource:
             labels=clip.labels,
         )
 
+    def prefetch(self, groups: Sequence[int]) -> None:
+        """Nothing: the files are here."""
+
 
 def _read_file(clip: Clip, path: Path | None) -> bytes | None:
     if path is None:
@@ -184,7 +196,7 @@ def _read_file(clip: Clip, path: Path | None) -> bytes | None:
 class ShardReader(Protocol):
     """Reads parts of shards; picklable."""
 
-    def read(self, shard: Path, offset: int, size: int) -> bytes:
+    def read(self, shard: Path | str, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``; fewer only where the file ends. ``OSError`` when they cannot be had."""
 
 
@@ -192,33 +204,46 @@ class ShardSource:
     """The clips of one or more shard folders, read by byte offset from their index.
 
     Args:
-        paths: a shard folder, its ``index.json``, or several of either.
+        paths: a shard folder, its ``index.json``, or the URL of either (``http``, ``https``, ``s3``, ``file``), or
+            several of them.
+        cache: where shards of URLs are kept on this machine.
 
     Raises:
-        ValueError: shards that are missing or larger than their index says (all are named), a clip id that occurs
-            twice, or an index without clips. A shard that is *shorter* than its index says is reported in the log:
-            its readable clips are used, the others raise ``ClipUnreadableError`` (``shard_truncated``) when read.
+        FetchError: the index of a URL cannot be had.
+        ValueError: a URL of another kind, or one without a ``cache``; shards that are missing or larger than their
+            index says (all are named), a clip id that occurs twice, or an index without clips. A local shard that is
+            *shorter* than its index says is reported in the log: its readable clips are used, the others raise
+            ``ClipUnreadableError`` (``shard_truncated``) when read.
     """
 
-    def __init__(self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:
+    def __init__(
+        self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], cache: CacheSettings | None = None
+    ) -> None:
         listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         if not listed:
             raise ValueError("no shard folder given; name at least one folder that holds an index.json")
-        self.name = ", ".join(str(path) for path in listed)
+        self.name = ", ".join(shown(str(path)) for path in listed)
         self._reader: ShardReader = FileHandles(_OPEN_FILES)
+        self._remote: RemoteReader | None = None
         self._folders: list[_Folder] = []
         digests: list[str] = []
         for path in listed:
-            index, place = ShardIndex.read(path)
+            tars: Sequence[Path] | Sequence[str]
+            if is_url(path):
+                self._remote = self._remote or _remote_reader(str(path), cache)
+                index, tars = self._remote.open_folder(str(path))
+            else:
+                index, place = ShardIndex.read(path)
+                tars = [place / shard.name for shard in index.shards]
+                _check_tars(self.name, tars, index)
             self._folders.append(
                 _Folder(
                     clips=index.clips,
-                    tars=tuple(place / shard.name for shard in index.shards),
+                    tars=tuple(tars),
                     samples=tuple(shard.samples for shard in index.shards),
                     storage=index.storage,
                 )
             )
-            _check_tars(self.name, self._folders[-1], [shard.bytes for shard in index.shards])
             digests += [json.dumps([shard.name, shard.sha256]) for shard in index.shards] + [index.clips.digest()]
         self._first = np.cumsum([0, *self.dataset_sizes])
         if not self._first[-1]:
@@ -249,7 +274,7 @@ class ShardSource:
     @property
     def shard_names(self) -> tuple[str, ...]:
         """The tars, in the order of ``shard_of``."""
-        return tuple(str(tar) for folder in self._folders for tar in folder.tars)
+        return tuple(shown(str(tar)) for folder in self._folders for tar in folder.tars)
 
     def shard_of(self, number: int) -> int:
         """Which of ``shard_names`` holds the clip."""
@@ -268,6 +293,23 @@ class ShardSource:
             raise IndexError(f"{self.name}: clip {number} of {len(self)}")
         dataset = int(np.searchsorted(self._first, number, side="right")) - 1
         return dataset, number - int(self._first[dataset])
+
+    def prefetch(self, groups: Sequence[int]) -> None:
+        """Fetch the shards of these groups in the background, in this order; shards on this machine need nothing.
+
+        Requests that have not begun are dropped, so each call says all that is wanted. Every process may ask: each
+        shard is fetched once a machine.
+        """
+        if self._remote is not None:
+            tars = [
+                tar for folder in self._folders for tar, size in zip(folder.tars, folder.samples, strict=True) if size
+            ]
+            self._remote.prefetch([tars[group] for group in groups])
+
+    def check_cache(self, shuffle_shards: int) -> None:
+        """``ValueError`` with the numbers when the cache cannot hold two shuffle windows of remote shards."""
+        if self._remote is not None:
+            self._remote.check_capacity(shuffle_shards)
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -293,8 +335,8 @@ class ShardSource:
         expected = clips.crc32(row)
         if expected is not None and zlib.crc32(audio or b"", zlib.crc32(video or b"")) != expected:
             raise ClipUnreadableError(
-                f"clip {clips.clip_id(row)!r}: its bytes in {tar} are not those that were written (CRC-32 differs); "
-                "copy the shard again",
+                f"clip {clips.clip_id(row)!r}: its bytes in {shown(str(tar))} are not those that were written "
+                "(CRC-32 differs); copy the shard again",
                 "checksum_mismatch",
             )
         return EncodedClip(
@@ -307,12 +349,15 @@ class ShardSource:
             labels=clips.labels(row),
         )
 
-    def _read_member(self, clips: ClipTable, row: int, role: str, tar: Path) -> bytes | None:
+    def _read_member(self, clips: ClipTable, row: int, role: str, tar: Path | str) -> bytes | None:
         place = clips.place(row, role)
         if place is None:
             return None
+        reader = self._remote if self._remote is not None and isinstance(tar, str) else self._reader
         try:
-            data = self._reader.read(tar, *place)
+            data = reader.read(tar, *place)
+        except FetchError:
+            raise  # not a bad clip but no data: trying others would only take hours to end in the same way
         except OSError as error:
             raise ClipUnreadableError(f"{tar} cannot be read ({error})", "read_error") from error
         if len(data) != place[1]:
@@ -325,23 +370,34 @@ class _Folder:
     """One shard folder, open."""
 
     clips: ClipTable
-    tars: tuple[Path, ...]
+    tars: tuple[Path | str, ...]
+    """Paths, or URLs."""
     samples: tuple[int, ...]
     """Clips of each tar."""
     storage: StorageFormat
 
 
-def _check_tars(name: str, folder: _Folder, expected: Sequence[int]) -> None:
+def _remote_reader(url: str, cache: CacheSettings | None) -> RemoteReader:
+    if cache is None:
+        raise ValueError(f"{shown(url)}: shards of a URL need a cache on this machine; set its folder and its size")
+    from hicmae.data.remote import RemoteReader
+    from hicmae.data.shard_cache import ShardCache
+
+    return RemoteReader(ShardCache(cache))
+
+
+def _check_tars(name: str, tars: Sequence[Path], index: ShardIndex) -> None:
     """Refuse what is missing or foreign; report what is cut off."""
     problems = []
-    for number, (tar, size) in enumerate(zip(folder.tars, expected, strict=True)):
+    for number, (tar, shard) in enumerate(zip(tars, index.shards, strict=True)):
+        size = shard.bytes
         actual = tar.stat().st_size if tar.is_file() else -1
         if actual < 0:
             problems.append(f"{tar} is missing")
         elif actual > size:
             problems.append(f"{tar} has {actual} bytes, the index says {size}: it is not the shard that was indexed")
         elif actual < size:
-            ends = folder.clips.end()[folder.clips.shard == number]
+            ends = index.clips.end()[index.clips.shard == number]
             readable = int((ends <= actual).sum())
             if not readable:
                 problems.append(f"{tar} has {actual} of {size} bytes, and none of its {len(ends)} clips is whole")
@@ -371,8 +427,9 @@ class SubsetSource:
             raise ValueError(f"{self.name}: no clips are left; the source has {len(source)}")
         if self._numbers[0] < 0 or self._numbers[-1] >= len(source):
             raise ValueError(f"{self.name}: clip numbers must lie in 0..{len(source) - 1}")
-        edges = np.searchsorted(self._numbers, np.cumsum([0, *source.group_sizes]))
-        self.group_sizes = tuple(int(size) for size in np.diff(edges) if size)
+        sizes = np.diff(np.searchsorted(self._numbers, np.cumsum([0, *source.group_sizes])))
+        self.group_sizes = tuple(int(size) for size in sizes if size)
+        self._groups = np.flatnonzero(sizes).tolist()  # their numbers in the source
         edges = np.searchsorted(self._numbers, np.cumsum([0, *source.dataset_sizes]))
         self.dataset_sizes = tuple(int(size) for size in np.diff(edges) if size)
         self.fingerprint = _digest([source.fingerprint, self._numbers.tobytes().hex()])
@@ -402,6 +459,10 @@ class SubsetSource:
         """As the source."""
         return self._source.read(int(self._numbers[number]))
 
+    def prefetch(self, groups: Sequence[int]) -> None:
+        """As the source."""
+        self._source.prefetch([self._groups[group] for group in groups])
+
 
 def select_split(source: ClipSource, split: str) -> SubsetSource:
     """The clips of one split; a split without clips raises ``ValueError`` that lists those there are."""
@@ -425,8 +486,9 @@ class FileHandles:
     def __len__(self) -> int:
         return len(self._open)
 
-    def read(self, path: Path, offset: int, size: int) -> bytes:
+    def read(self, shard: Path | str, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``; fewer where the file ends."""
+        path = Path(shard)
         handle = self._open.get(path)
         if handle is None:
             handle = os.open(path, os.O_RDONLY)

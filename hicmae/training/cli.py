@@ -13,13 +13,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
+from hicmae.training.checkpoint_io import AtomicCheckpointIO, CheckpointNotWrittenError
+from hicmae.training.epoch_length import EpochLength
 from hicmae.training.monitor import TrainingMonitor
-from hicmae.training.run_directory import checkpoint_directory
-from hicmae.training.save_last import SaveLast
+from hicmae.training.resume import RunIsFinishedError, choose_start
+from hicmae.training.resume_points import ResumePoints
 from hicmae.training.status import NonFiniteLossError, StepStatus
 from hicmae.user_errors import explains_itself
 
@@ -38,9 +40,12 @@ class JobCLI(LightningCLI):
     """``fit``, ``validate`` and ``test`` from YAML files and flags.
 
     Adds to Lightning's trainer: ``--wandb`` (auto, online, offline, off), ``--checkpoint.*`` (how often and how many
-    are kept), the monitor and the status callback; and puts everything a run writes below
+    are kept), ``--ckpt_path auto``, the monitor and the status callback; and puts everything a run writes below
     ``--trainer.default_root_dir``.
     """
+
+    job: str
+    """Name of the job, as its checkpoints say it."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -50,16 +55,7 @@ class JobCLI(LightningCLI):
             help="Weights & Biases: auto logs online where a key is found and offline otherwise; never asks.",
         )
         parser.add_argument("--wandb_project", type=str, default="hicmae", help="Project at Weights & Biases.")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.filename": "epoch{epoch:03d}-step{step:08d}",
-                "checkpoint.auto_insert_metric_name": False,
-                "checkpoint.save_last": True,
-                "checkpoint.save_top_k": 1,
-                "checkpoint.enable_version_counter": False,
-            }
-        )
+        parser.add_lightning_class_args(ResumePoints, "checkpoint")
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand] if self.subcommand else self.config
@@ -70,7 +66,6 @@ class JobCLI(LightningCLI):
             trainer.precision = _usable_precision(trainer.precision, str(trainer.accelerator))
         if trainer.enable_progress_bar is None:
             trainer.enable_progress_bar = sys.stderr.isatty()  # a bar in a log file is noise
-        config.checkpoint.dirpath = str(checkpoint_directory(trainer.default_root_dir))
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
@@ -81,12 +76,24 @@ class JobCLI(LightningCLI):
         elif config.trainer.logger is None:
             kwargs["logger"] = False
         kwargs.setdefault("use_distributed_sampler", False)  # our loaders share out the clips themselves
+        plugins = config.trainer.plugins or []
+        plugins = list(plugins) if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        arguments: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        fitting = subcommand == "fit"
+        arguments["ckpt_path"] = choose_start(
+            self.trainer, arguments.get("ckpt_path"), job=self.job, new_run_allowed=fitting
+        )
+        return arguments
 
 
 def standard_callbacks() -> list[Any]:
     """Callbacks of every job."""
-    return [TrainingMonitor(), StepStatus(), SaveLast()]
+    return [TrainingMonitor(), StepStatus(), EpochLength()]
 
 
 def default_loggers(root: Path, *, wandb: str, project: str) -> list[Logger]:
@@ -134,7 +141,9 @@ def run_job(name: str, job: Callable[[], Any]) -> int:
         warnings.filterwarnings("ignore", message=message)
     try:
         job()
-    except NonFiniteLossError as error:
+    except RunIsFinishedError:
+        return 0
+    except (NonFiniteLossError, CheckpointNotWrittenError) as error:
         sys.stderr.write(f"{name}: error: {error}\n")
         return 1
     except Exception as error:

@@ -17,6 +17,11 @@ def checkpoint_directory(root: str | Path) -> Path:
     return Path(root) / "checkpoints"
 
 
+def export_directory(root: str | Path) -> Path:
+    """Where a run leaves the model that others load; a job writes it last."""
+    return Path(root) / "export"
+
+
 def last_checkpoint(trainer: Trainer) -> Path:
-    """The checkpoint that ``--ckpt_path last`` goes on from."""
+    """The name under which the newest checkpoint is found."""
     return checkpoint_directory(run_directory(trainer)) / "last.ckpt"

@@ -1,6 +1,6 @@
 """Stopping together: a loss that is not finite, or a signal, ends all ranks at the same step.
 
-After every step two flags (not finite; stop requested) are combined over ranks. On a GPU they are read one step
+After every batch two flags (not finite; stop requested) are combined over ranks. On a GPU they are read one batch
 late, so that the host never waits for the running step; before a checkpoint is written all are read, so that none
 holds broken weights.
 """
@@ -8,7 +8,6 @@ holds broken weights.
 from __future__ import annotations
 
 import json
-import logging
 import signal
 from collections import deque
 from dataclasses import dataclass
@@ -21,9 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from hicmae.data.batch import ClipBatch
-from hicmae.training.run_directory import last_checkpoint, run_directory
-
-logger = logging.getLogger(__name__)
+from hicmae.training.run_directory import run_directory
 
 
 class NonFiniteLossError(RuntimeError):
@@ -51,11 +48,13 @@ class StepStatus(Callback):
     """Ends all ranks at the same step after a non-finite loss or a SIGTERM.
 
     A non-finite loss leaves ``nonfinite/step_N_rank_R.json`` (clip ids, epoch, batch, seed, losses) in the run
-    directory and raises ``NonFiniteLossError``. SIGTERM writes ``checkpoints/last.ckpt`` and raises
-    ``StopRequestedError``; start again with ``--ckpt_path last``.
+    directory and raises ``NonFiniteLossError``. After a SIGTERM to any rank, ``ResumePoints`` saves as soon as an
+    optimiser step is complete and raises ``StopRequestedError``; start again with ``--ckpt_path auto``.
     """
 
     def __init__(self) -> None:
+        self.stop_agreed = False
+        """Some rank was asked to stop, and every rank knows."""
         self._stop_requested = False
         self._pending: deque[_Pending] = deque()
         self._previous_handler: Any = None
@@ -101,28 +100,19 @@ class StepStatus(Callback):
             "losses": {name: value.detach() for name, value in outputs.items() if isinstance(value, Tensor)},
         }
         self._pending.append(_Pending(trainer.global_step, flags, ready, replay))
-        stop = self._read(trainer, keep=1 if ready is not None else 0)
-        if stop:
-            path = last_checkpoint(trainer)
-            trainer.save_checkpoint(path)
-            logger.warning(
-                "stopped by a signal at step %d; saved %s; go on with --ckpt_path last", trainer.global_step, path
-            )
-            raise StopRequestedError
+        self._read(trainer, keep=1 if ready is not None else 0)
 
-    def _read(self, trainer: Trainer, *, keep: int) -> bool:
-        """Read all flags but the newest ``keep``; raise for a non-finite loss; return whether a stop is wanted."""
-        stop = False
+    def _read(self, trainer: Trainer, *, keep: int) -> None:
+        """Read all flags but the newest ``keep``; raise for a non-finite loss."""
         while len(self._pending) > keep:
             pending = self._pending.popleft()
             if pending.ready is not None:
                 pending.ready.synchronize()
             nonfinite, stop_here = pending.flags.tolist()
-            stop = stop or bool(stop_here)
+            self.stop_agreed = self.stop_agreed or bool(stop_here)
             if nonfinite:
                 self._pending.clear()
                 self._report(trainer, pending)
-        return stop
 
     def _report(self, trainer: Trainer, pending: _Pending) -> None:
         replay = pending.replay
@@ -137,8 +127,7 @@ class StepStatus(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Nothing broken is ever saved: wait for the flags of the newest step first."""
-        if self._read(trainer, keep=0):
-            self._stop_requested = True  # every rank read the same flags and asks again at its next step
+        self._read(trainer, keep=0)
 
     def state_dict(self) -> dict[str, Any]:
         return {}

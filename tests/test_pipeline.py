@@ -1,0 +1,225 @@
+"""What a worker makes of a planned batch: windows, draws, costs, and memory that is handed over without a copy."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hicmae.config import InputSpec, ModelConfig
+from hicmae.data.augment import EvaluationDraws, PretrainingDraws
+from hicmae.data.batch import ClipBatch
+from hicmae.data.clip_decoder import ClipDecoder
+from hicmae.data.loader import BatchLoader, LoaderSettings
+from hicmae.data.order import clip_generator
+from hicmae.data.pipeline import BuildEvaluationBatches, BuildTrainingBatches
+from hicmae.data.plan import PlannedBatch
+from hicmae.data.source import ClipInfo, ClipSource, EncodedClip, ManifestSource
+from hicmae.data.storage import StorageFormat
+from hicmae.media.batch_transform import BatchTransform
+from hicmae.media.decode import decode_clip
+from tests.corpus import make_corpus
+from tests.media_files import make_clip
+from tests.test_stream import tensors
+
+MODEL = ModelConfig.preset("micro", image_size=32, num_frames=4)
+SPEC = InputSpec.for_model(MODEL)
+CLIPS, BATCH = 12, 4
+
+
+@cache
+def _stored(seconds: float) -> bytes:
+    return make_clip(io.BytesIO(), seconds=seconds, size=(32, 32), gop=16)
+
+
+@dataclass(frozen=True)
+class StoredClips:
+    """Clips that are stored as h264 at the model's size, in two shards; some are text."""
+
+    storages: tuple[StorageFormat, ...] = (StorageFormat(video="h264", audio="aac", size=32),)
+    broken: tuple[int, ...] = ()
+    name: str = "stored"
+    fingerprint: str = "stored"
+    group_sizes: tuple[int, ...] = (6, 6)
+    dataset_sizes: tuple[int, ...] = (12,)
+    shard_names: tuple[str, ...] = ("a.tar", "b.tar")
+
+    def __len__(self) -> int:
+        return CLIPS
+
+    def shard_of(self, number: int) -> int:
+        return number // 6
+
+    def info(self, number: int) -> ClipInfo:
+        return ClipInfo(clip_id=f"clip{number}", subject="", split="", labels={})
+
+    def read(self, number: int) -> EncodedClip:
+        data = b"no film" * 10 if number in self.broken else _stored(3.0 + number / 10)
+        return EncodedClip(clip_id=f"clip{number}", video=data, audio=None, span_s=None, subject="", labels={})
+
+
+def _builder(source: ClipSource, **settings: Any) -> BuildTrainingBatches:
+    decoder = ClipDecoder(spec=SPEC, pixels=settings.pop("pixels", "auto"))
+    return BuildTrainingBatches(
+        source=source, decode=decoder, draws=PretrainingDraws(model=MODEL), labels=None, seed=3, **settings
+    )
+
+
+def _plans(**settings: Any) -> list[PlannedBatch]:
+    joint = np.arange(CLIPS).reshape(-1, 1, BATCH)
+    return [PlannedBatch(epoch=0, batch=i, clips=joint[i, 0], joint=joint, **settings) for i in range(len(joint))]
+
+
+def _assert_same(left: ClipBatch, right: ClipBatch) -> None:
+    assert left.clip_ids == right.clip_ids
+    for (name, a), (_, b) in zip(tensors(left), tensors(right), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_several_windows_of_a_clip_go_into_as_many_batches() -> None:
+    source = StoredClips()
+    groups = list(_builder(source, windows_per_clip=3)(_plans()))
+    assert [len(group) for group in groups] == [3, 3, 3]
+    alone = list(_builder(source)(_plans()))
+    draw = PretrainingDraws(model=MODEL)
+    for group, (first,) in zip(groups, alone, strict=True):
+        _assert_same(group[0], first)  # the first window is the one that a clip has alone
+        for window, batch in enumerate(group):
+            assert batch.clip_ids == first.clip_ids
+            for row, clip_id in enumerate(batch.clip_ids):
+                own = draw(clip_generator(3, 0, clip_id, window))
+                assert batch.gain[row] == pytest.approx(own.gain)
+                clip = decode_clip(
+                    source.read(int(clip_id[4:])).video, spec=SPEC, position=own.position, pixels="yuv420p", name="x"
+                )
+                np.testing.assert_array_equal(batch.video[row].numpy(), clip.video)
+                np.testing.assert_array_equal(batch.waveform[row].numpy(), clip.waveform)
+        gains = torch.stack([batch.gain for batch in group])
+        assert len(gains.unique()) == gains.numel()
+
+
+def test_windows_handed_out_before_are_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = _builder(StoredClips(), windows_per_clip=3)
+    whole = list(builder(_plans()))
+    asked = []
+    draws = builder.draws
+    builder.draws = lambda rng: asked.append(rng) or draws(rng)  # type: ignore[func-returns-value]
+    for group, rest in zip(whole, builder(_plans(first_window=2)), strict=True):
+        assert len(rest) == 1
+        _assert_same(rest[0], group[2])
+    assert len(asked) == CLIPS
+
+
+def test_a_clip_that_cannot_be_used_is_replaced_in_all_its_windows_and_counted_once() -> None:
+    groups = list(_builder(StoredClips(broken=(1, 6)), windows_per_clip=2)(_plans()))
+    for i, group in enumerate(groups):
+        assert group[0].clip_ids == group[1].clip_ids
+        assert len(set(group[0].clip_ids)) == BATCH
+        assert [[skip.clip_id for skip in batch.skipped] for batch in group] == [
+            [["clip1"], ["clip6"], []][i],
+            [],
+        ]
+        assert not torch.equal(group[0].video, group[1].video)
+
+
+def test_costs_are_counted_with_those_of_clips_that_could_not_be_used() -> None:
+    source = StoredClips(broken=(1,))
+    first, second = next(iter(_builder(source, windows_per_clip=2)(_plans())))
+    used = [int(clip_id[4:]) for clip_id in first.clip_ids]
+    assert first.bytes_read == sum(len(source.read(number).video or b"") for number in [*used, 1])
+    assert sum(clips for clips, _, _ in first.shard_costs.values()) == BATCH + 1
+    assert set(first.shard_costs) == {number // 6 for number in [*used, 1]}
+    assert first.decode_seconds == pytest.approx(sum(decode for _, _, decode in first.shard_costs.values()))
+    assert first.read_seconds == pytest.approx(sum(read for _, read, _ in first.shard_costs.values()))
+    assert 0 < first.read_seconds < first.decode_seconds
+    assert (second.bytes_read, second.read_seconds, second.decode_seconds, second.shard_costs) == (0, 0, 0, {})
+    for batch in (first, second):
+        assert batch.video_seconds == pytest.approx(BATCH * SPEC.window_seconds)
+        assert batch.audio_seconds == pytest.approx(int(batch.sound_samples.sum()) / 16_000)
+        assert batch.audio_seconds > 4
+
+
+def test_planes_and_rgb_make_the_same_inputs() -> None:
+    source = StoredClips()
+    transform = BatchTransform(SPEC)
+    for (planes,), (rgb,) in zip(_builder(source)(_plans()), _builder(source, pixels="rgb")(_plans()), strict=True):
+        assert (planes.pixels, rgb.pixels) == ("yuv420p", "rgb24")
+        assert planes.video.numel() * 2 == rgb.video.numel()
+        left, right = (transform.frames(b.video, crop_box=b.crop_box, flip=b.flip) for b in (planes, rgb))
+        assert torch.equal(left, right)
+
+
+def test_the_form_of_the_pixels_is_chosen_by_how_clips_are_stored() -> None:
+    stored = StorageFormat(video="h264", audio="aac", size=32)
+    for others in ((replace(stored, size=64),), (stored, StorageFormat()), (replace(stored, video="jpeg"),)):
+        source = StoredClips(storages=others)
+        assert _builder(source).pixels == "rgb24"
+        with pytest.raises(ValueError, match=r"stored holds .*Set pixels: auto"):
+            _builder(source, pixels="yuv")
+    assert _builder(StoredClips(), pixels="yuv").pixels == "yuv420p"
+    assert ClipDecoder(spec=SPEC, decoder="decord").format_of(StoredClips()) == "rgb24"
+    with pytest.raises(ValueError, match="decord gives RGB alone"):
+        ClipDecoder(spec=SPEC, decoder="decord", pixels="yuv").format_of(StoredClips())
+    with pytest.raises(ValueError, match="choose auto, rgb or yuv"):
+        _builder(StoredClips(), pixels="bgr")
+    with pytest.raises(ValueError, match="windows_per_clip=0"):
+        _builder(StoredClips(), windows_per_clip=0)
+
+
+def test_segments_of_a_clip_are_those_decoded_alone_and_failures_are_black(tmp_path: Path) -> None:
+    source = ManifestSource(make_corpus(tmp_path, 3, corrupt=[1]))
+    build = BuildEvaluationBatches(
+        source=source, decode=ClipDecoder(spec=SPEC), draws=EvaluationDraws(image_size=32, segments=3), labels=None,
+        batch_size=4, rank=0, world_size=1,
+    )  # fmt: skip
+    batches = list(build())
+    valid = torch.cat([batch.valid for batch in batches]).tolist()
+    assert valid == [True] * 3 + [False] * 3 + [True] * 3 + [False] * 3
+    assert sum(len(batch.skipped) for batch in batches) == 3
+    video = torch.cat([batch.video for batch in batches])
+    waveform = torch.cat([batch.waveform for batch in batches])
+    for row, works in enumerate(valid):
+        if works:
+            number, segment = divmod(row, 3)
+            clip = decode_clip(source.read(number).video, spec=SPEC, position=segment / 2, name="x")
+            np.testing.assert_array_equal(video[row].numpy(), clip.video)
+            np.testing.assert_array_equal(waveform[row].numpy(), clip.waveform)
+        else:
+            assert not video[row].any()
+            assert not waveform[row].any()
+
+
+@dataclass
+class _Plans:
+    def __call__(self) -> Iterator[PlannedBatch]:
+        yield from _plans()
+
+
+@dataclass
+class _SharedAlready:
+    """Handing a tensor over moves it to shared memory, which is a copy, unless it lies there before."""
+
+    def __call__(self, groups: Iterable[tuple[ClipBatch, ...]]) -> Iterator[list[bool]]:
+        for group in groups:
+            yield [tensor.is_shared() for batch in group for tensor in (batch.video, batch.waveform)]
+
+
+@pytest.mark.parametrize("pixels", ["rgb", "yuv"])
+def test_a_worker_hands_its_batch_over_without_a_copy(pixels: str) -> None:
+    settings = LoaderSettings(batch_size=BATCH, num_workers=1)
+    build = _builder(StoredClips(), pixels=pixels, windows_per_clip=2)
+    loader = BatchLoader([_Plans(), build, _SharedAlready()], settings, num_workers=1)
+    assert list(loader) == [[True] * 4] * 3
+    loader.close()
+    here = next(iter(build(_plans())))
+    assert not here[0].video.is_shared()  # one process needs no shared memory
+    through = BatchLoader([_Plans(), build], settings, num_workers=1)
+    _assert_same(next(iter(through))[1], here[1])
+    through.close()
