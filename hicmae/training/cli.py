@@ -17,6 +17,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
+from hicmae.data.loader import DataStoppedError
 from hicmae.training.checkpoint_io import AtomicCheckpointIO, CheckpointNotWrittenError
 from hicmae.training.epoch_length import EpochLength
 from hicmae.training.monitor import TrainingMonitor
@@ -143,7 +144,7 @@ def run_job(name: str, job: Callable[[], Any]) -> int:
         job()
     except RunIsFinishedError:
         return 0
-    except (NonFiniteLossError, CheckpointNotWrittenError) as error:
+    except (NonFiniteLossError, CheckpointNotWrittenError, DataStoppedError) as error:
         sys.stderr.write(f"{name}: error: {error}\n")
         return 1
     except Exception as error:
