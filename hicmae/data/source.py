@@ -361,7 +361,9 @@ class ShardSource:
         except OSError as error:
             raise ClipUnreadableError(f"{tar} cannot be read ({error})", "read_error") from error
         if len(data) != place[1]:
-            raise ClipUnreadableError(f"clip {clips.clip_id(row)!r} lies beyond the end of {tar}", "shard_truncated")
+            raise ClipUnreadableError(
+                f"clip {clips.clip_id(row)!r} lies beyond the end of {tar}; copy the shard again", "shard_truncated"
+            )
         return data
 
 
