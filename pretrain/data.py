@@ -45,6 +45,7 @@ class PretrainData(pl.LightningDataModule):
         decoder: auto, pyav or decord.
         max_skip_fraction: share of clips that may be undecodable before the job stops.
         timeout_s: seconds to wait for a batch of the decoding processes before the job stops.
+        slowest_shards: shards to list in data/slowest_shards.csv after every epoch, slowest first; 0: none.
         cache_dir: folder on a local disk for shards of URLs, shared by all processes and jobs of the machine.
         cache_gb: size that the shards there may have, in 10^9 bytes.
     """
@@ -67,6 +68,7 @@ class PretrainData(pl.LightningDataModule):
         decoder: Decoder = "auto",
         max_skip_fraction: float = 0.05,
         timeout_s: float = 600.0,
+        slowest_shards: int = 0,
         cache_dir: Path | None = None,
         cache_gb: float = 200.0,
     ) -> None:
@@ -78,6 +80,7 @@ class PretrainData(pl.LightningDataModule):
             model=config, video_mask_ratio=video_mask_ratio, audio_mask_ratio=audio_mask_ratio
         )
         self.seed = seed
+        self.slowest_shards = slowest_shards
         self.batch_size = batch_size
         self.windows_per_clip = windows_per_clip
         self._loader = LoaderSettings(

@@ -20,6 +20,7 @@ from hicmae.data.labels import LabelSpec
 from hicmae.data.loader import BatchLoader, DataStoppedError, LoaderSettings, stopped
 from hicmae.data.pipeline import BuildTrainingBatches
 from hicmae.data.plan import Cut, PlanBatches, joint_batch_of, resumed_cut
+from hicmae.data.seen import Seen
 from hicmae.data.skips import SkipCounter
 from hicmae.data.source import ClipSource
 
@@ -86,6 +87,8 @@ class TrainStream:
             "epoch_clips": self.order.clips,
             "windows_per_clip": windows_per_clip,
         }
+        self.seen = Seen()
+        """What was handed out since this was last replaced."""
         self._epoch = 0
         self._batch = 0
         self._shift = 0
@@ -167,6 +170,7 @@ class TrainStream:
         self._position.copy_(torch.tensor([self._epoch, first, self._shift, window]))
         groups = iter(self._batches)
         while self._batch < self._length:
+            waited = self.wait_seconds
             try:
                 group = next(groups)
             except DataStoppedError as error:
@@ -178,6 +182,8 @@ class TrainStream:
                     raise RuntimeError("this pass over the stream has ended: set_epoch or another pass came after it")
                 self._batch += 1
                 self._skips.add(len(batch), batch.skipped)
+                self.seen.add(batch, wait_seconds=self.wait_seconds - waited, ready_batches=self._batches.ready)
+                waited = self.wait_seconds
                 yield batch
 
     def _clips_of(self, joint_batch: int) -> NDArray[np.int64]:
