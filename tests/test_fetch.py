@@ -15,7 +15,7 @@ from hicmae.data.fetch_error import FetchError
 from hicmae.data.urls import check_url, is_url, join_url, shown
 from tests.hostile_server import HostileServer
 
-FAST = FetchSettings(attempts=3, connect_s=2.0, stall_s=0.25, backoff_s=0.01)
+FAST = FetchSettings(attempts=3, connect_s=2.0, stall_s=0.4, backoff_s=0.01)
 DATA = bytes(range(256)) * 400
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
@@ -87,7 +87,7 @@ def test_what_fails_once_is_tried_again_and_told(
     [
         ("500", "answered 500"),
         ("close", "no connection"),
-        ("stall", "stalled: no bytes for 0.25 s after 76800 of 102400"),
+        ("stall", "stalled: no bytes for 0.4 s after 76800 of 102400"),
         ("truncate", "cut off after 76800 of 102400 bytes"),
         ("trickle", "stalled: "),
         ("trickle_head", "no answer (the head of the answer did not come"),
@@ -102,7 +102,7 @@ def test_what_fails_always_ends_soon_with_url_attempts_and_reason(
 ) -> None:
     server.faults["file.tar"].append(f"always {fault}")
     started = time.monotonic()
-    settings = FetchSettings(attempts=2, connect_s=2.0, stall_s=0.25, backoff_s=0.01)
+    settings = FetchSettings(attempts=2, connect_s=2.0, stall_s=0.4, backoff_s=0.01)
     with pytest.raises(FetchError, match="2 attempts") as caught:
         fetch(f"{server.url}/file.tar", settings)
     assert time.monotonic() - started < 3

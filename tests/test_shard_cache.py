@@ -12,20 +12,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hicmae.data.cache_settings import CacheSettings
 from hicmae.data.fetch import FetchSettings
 from hicmae.data.fetch_error import FetchError
 from hicmae.data.file_lock import hold_lock
 from hicmae.data.prefetch import Prefetcher
-from hicmae.data.shard_cache import CacheSettings, RemoteShard, ShardCache
+from hicmae.data.shard_cache import RemoteShard, ShardCache
 from tests.hostile_server import HostileServer
 
 SIZE = 20_000
-FAST = FetchSettings(attempts=2, connect_s=2.0, stall_s=0.3, backoff_s=0.01)
+FAST = FetchSettings(attempts=2, connect_s=5.0, stall_s=0.3, backoff_s=0.01)
+PATIENT = replace(FAST, stall_s=20.0)  # for what must not fail on a busy machine
 
 # another process of this machine: reads the first bytes of shards in turn
 READER = """
@@ -53,7 +56,7 @@ class Origin:
             self.shards.append(RemoteShard(url=f"{server.url}/{name}", bytes=SIZE, sha256=sha256))
 
     def cache(self, *, fits: float = 10, **settings: Any) -> ShardCache:
-        defaults: dict[str, Any] = {"wait_s": 5.0, "fetch": FAST}
+        defaults: dict[str, Any] = {"wait_s": 20.0, "fetch": PATIENT}
         return ShardCache(CacheSettings(folder=self.cache_folder, max_bytes=int(fits * SIZE), **(defaults | settings)))
 
     def process(self, cache: ShardCache, numbers: list[int]) -> subprocess.Popen[str]:
@@ -91,7 +94,7 @@ def _bytes_by_inode(*folders: Path) -> int:
     return sum(found.values())
 
 
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -150,7 +153,7 @@ def test_two_processes_fetch_each_shard_once(origin: Origin) -> None:
     both = [origin.process(cache, [0, 1, 2, 3, 4]) for _ in range(2)]
     expected = "".join(f"{data[:8].hex()}\n" for data in origin.data)
     for process in both:
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
         assert (out, err) == (expected, "")
     assert dict(origin.server.requests) == {f"shard-{number}.tar": 1 for number in range(5)}
 
@@ -182,7 +185,7 @@ def test_the_bound_holds_at_every_moment(origin: Origin) -> None:
     for thread in threads:
         thread.join()
     for process in processes:
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (0, "")
     over.set()
     watcher.join()
@@ -236,7 +239,7 @@ def test_a_slow_holder_that_lives_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_those_who_waited_for_a_failed_download_do_not_try_one_by_one(origin: Origin) -> None:
-    cache = origin.cache()
+    cache = origin.cache(fetch=FAST)
     origin.server.faults["shard-0.tar"].append("always stall")
     messages: list[str] = []
 
@@ -287,12 +290,10 @@ def test_room_taken_by_other_downloads_is_waited_for_and_then_told(origin: Origi
 
 
 def test_two_windows_have_to_fit(origin: Origin) -> None:
-    origin.cache(fits=5).check_capacity([SIZE] * 5, shuffle_shards=8)
-    origin.cache(fits=4).check_capacity([SIZE] * 5, shuffle_shards=2)
-    with pytest.raises(
-        ValueError, match=r"0.1 MB cannot hold two windows of shuffle_shards=3 .*up to 0.1 MB \(7 shards"
-    ):
-        origin.cache(fits=5.9).check_capacity([SIZE] * 7, shuffle_shards=3)
+    origin.cache(fits=5).check_capacity([SIZE] * 5, 8)
+    origin.cache(fits=4).check_capacity([SIZE] * 5, 2)
+    with pytest.raises(ValueError, match=r"0.1 MB cannot hold two windows of 3 shards, .*up to 0.1 MB \(7 shards"):
+        origin.cache(fits=5.9).check_capacity([SIZE] * 7, 3)
 
 
 def test_prefetching_brings_shards_while_others_are_read(origin: Origin) -> None:
@@ -300,23 +301,23 @@ def test_prefetching_brings_shards_while_others_are_read(origin: Origin) -> None
     prefetcher = Prefetcher(cache)
     prefetcher.request(origin.shards[1:4])
     copy = pickle.loads(pickle.dumps(prefetcher))  # noqa: S301
-    assert prefetcher.wait(5)
+    assert prefetcher.wait(20)
     assert names(cache) == {shard.sha256 for shard in origin.shards[1:4]}
     content(cache, origin.shards[2])
     assert origin.server.requests["shard-2.tar"] == 1
     copy.request(origin.shards)  # elsewhere: what is here already costs nothing
-    assert copy.wait(5)
+    assert copy.wait(20)
     assert set(origin.server.requests.values()) == {1}
     assert len(origin.server.requests) == 5
 
 
 def test_a_new_request_replaces_what_has_not_begun(origin: Origin) -> None:
     origin.server.faults["shard-0.tar"].append("stall")
-    prefetcher = Prefetcher(origin.cache())
+    prefetcher = Prefetcher(origin.cache(fetch=replace(FAST, stall_s=1.0)))
     prefetcher.request(origin.shards[:4])
     until(lambda: origin.server.requests["shard-0.tar"] == 1)
     prefetcher.request([origin.shards[4]])
-    assert prefetcher.wait(5)
+    assert prefetcher.wait(20)
     assert set(origin.server.requests) == {"shard-0.tar", "shard-4.tar"}
 
 
@@ -325,7 +326,7 @@ def test_failed_prefetching_is_told_and_left_to_the_reader(origin: Origin, caplo
     prefetcher = Prefetcher(origin.cache())
     with caplog.at_level(logging.WARNING):
         prefetcher.request(origin.shards[:2])
-        assert prefetcher.wait(5)
+        assert prefetcher.wait(20)
     assert "not fetched ahead of its use" in caplog.text
     assert origin.server.requests["shard-1.tar"] == 1
     with pytest.raises(FetchError, match="credentials"):
