@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -598,3 +599,19 @@ def test_commands_of_re_encoded_shards(manifest: Manifest, tmp_path: Path, capsy
     assert "does not go with video 'h264'" in capsys.readouterr().err
     assert main([*command, "--format", "h264", "--square", "0,0,0"]) == 2
     assert "must be (top, left, side)" in capsys.readouterr().err
+
+
+def test_a_process_that_is_told_to_stop_gives_up_after_a_clip(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter, stop = multiprocessing.Value("q", 0), multiprocessing.Event()
+    stop.set()
+    monkeypatch.setattr(shard_writer, "_clips_done", counter)
+    monkeypatch.setattr(shard_writer, "_stop", stop)
+    task = shard_writer._Task(
+        folder=tmp_path, number=0, clips=manifest.clips, digest="", storage=StorageFormat(), measured=frozenset()
+    )
+    with pytest.raises(shard_writer._Stopped):
+        shard_writer._write_shard_counting(task)
+    assert counter.value == 1
+    assert not list(tmp_path.iterdir())
