@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 DECODES := 20000
+SOAK := soak
 
-.PHONY: install demo test lint type bench bench-data docs clean-demo
+.PHONY: install demo test kill-test lint type bench bench-data soak docs clean-demo
 
 install: $(VENV)/.installed
 
@@ -23,6 +24,9 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
+kill-test: install
+	HICMAE_KILLS=20 $(BIN)/python -m pytest tests/test_kill.py -s
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,6 +39,10 @@ bench: install
 
 bench-data: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.data --decodes $(DECODES)
+
+# Half an hour; `make soak SOAK=FOLDER` says where the figures go.
+soak: install
+	$(BIN)/python benchmarks/soak.py --out $(SOAK)
 
 docs: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
