@@ -278,7 +278,7 @@ def main() -> int:
             command = [sys.executable, "-m", "benchmarks.data", "--soak", shards, str(args.decodes)]
             memory[name] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     result = {
-        "command": f"OMP_NUM_THREADS=1 python -m benchmarks.data --clips {args.clips} --rounds {args.rounds} --decodes {args.decodes}",
+        "command": " ".join(["OMP_NUM_THREADS=1 python -m benchmarks.data", *sys.argv[1:]]),
         "machine": f"{platform.machine()} processor, one core", "hicmae": __version__, "torch": torch.__version__,
         "av": av.__version__, "clips": args.clips, "rounds": args.rounds,
         "rows": [asdict(row) for row in rows], "memory": memory,

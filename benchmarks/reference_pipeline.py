@@ -1,6 +1,6 @@
 """The reference's data pipeline, re-created from its description, and ours that gives the same tensors.
 
-Facts (see docs/benchmarks/data.md): decord opens the film by its path and hands out 16 frames, every fourth from a
+In short: decord opens the film by its path and hands out 16 frames, every fourth from a
 random start; each is cut to rows 0..160, columns 32..192 and becomes a PIL image, which is cropped and resized to
 160 x 160 with a bilinear filter; the images are joined, made float, divided by 255 and normalised. Of a WAV file, the
 time of these frames and of four more is read; its mean is removed, it is scaled by the gain, and Kaldi's log-mel
