@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+DECODES := 20000
+SOAK := soak
 
-.PHONY: install demo test kill-test lint type bench docs clean-demo
+.PHONY: install demo test kill-test lint type bench bench-data soak docs clean-demo
 
 install: $(VENV)/.installed
 
@@ -34,6 +36,13 @@ type: install
 
 bench: install
 	$(BIN)/python benchmarks/step.py
+
+bench-data: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.data --decodes $(DECODES)
+
+# Half an hour; `make soak SOAK=FOLDER` says where the figures go.
+soak: install
+	$(BIN)/python benchmarks/soak.py --out $(SOAK)
 
 docs: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hicmae.data.stream import TrainStream
 from hicmae.training.epoch_length import EpochLength
 from hicmae.training.optim import OptimizerConfig
 from hicmae.training.run_optimizer import run_optimizer
+from tests.silent_source import SilentSource
 
 MODEL = ModelConfig.preset("micro", image_size=32, num_frames=2)
 
@@ -62,6 +64,10 @@ class Recorder(lightning.LightningModule):
         self.stop_after = stop_after
         self.seen: list[dict[str, Any]] = []
 
+    def on_fit_start(self) -> None:
+        folder = Path(self.trainer.default_root_dir)
+        (folder / f"pid{self.global_rank}").write_text(str(os.getpid()))
+
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         self.seen.append({
             "epoch": self.current_epoch, "batch": batch_idx, "step": self.global_step, "clips": batch.clip_ids,
@@ -87,7 +93,7 @@ class SaveEachBatch(lightning.Callback):
 
 
 def record(
-    clips: Path | ClipSource,
+    clips: Path | str | ClipSource,
     folder: Path,
     *,
     max_epochs: int,
@@ -99,9 +105,11 @@ def record(
     windows_per_clip: int = 1,
     **loader: Any,
 ) -> list[dict[str, Any]]:
-    """Train on a manifest, a folder of shards or a source; returns what this process was fed, batch by batch."""
-    if isinstance(clips, Path):
-        clips = ShardSource(clips) if clips.is_dir() else ManifestSource(clips)
+    """Train on a manifest, folders of shards (commas between) or a source; returns what this process was fed."""
+    if isinstance(clips, (Path, str)):
+        paths = str(clips).split(",")
+        clips = ShardSource(paths) if Path(paths[0]).is_dir() else ManifestSource(paths[0])
+    folder.mkdir(parents=True, exist_ok=True)
     module = Recorder(optimizer, stop_after)
     checkpoint = folder / "last.ckpt"
     trainer = lightning.Trainer(
@@ -130,9 +138,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
-    parser.add_argument("clips", type=Path)
+    parser.add_argument("clips")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--resume", action="store_true")
-    for name in ("batch_size", "max_epochs", "ranks", "stop_after", "num_workers"):
+    parser.add_argument("--stuck", action="store_true")
+    for name in ("batch_size", "max_epochs", "ranks", "stop_after", "num_workers", "seed", "timeout_s"):
         parser.add_argument(f"--{name}", type=int)
-    record(**{name: value for name, value in vars(parser.parse_args()).items() if value is not None})
+    settings = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    if settings.pop("stuck"):
+        settings["clips"] = SilentSource(settings["clips"])
+    record(**settings)

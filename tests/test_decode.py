@@ -320,7 +320,7 @@ def test_decoding_starts_at_a_key_frame_presented_before_the_first_wanted() -> N
     track: Any = SimpleNamespace(
         packets=[SimpleNamespace(is_keyframe=key) for _, key in order], pts=np.array([time for time, _ in order])
     )
-    assert [_key_before(track, position) for position in (7, 4, 5, 3)] == [4, 4, 0, 0]
+    assert [_key_before(track, [4], position) for position in (7, 4, 5, 3)] == [4, 4, 0, 0]
     track.kept = np.argsort(track.pts)
     everything = {1: 1, 5: 4, 7: 6}
     assert _stretches(track, np.array([1, 4, 6])) == [(0, 5, everything)]  # 5 leans on what precedes the key frame

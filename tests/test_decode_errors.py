@@ -275,3 +275,30 @@ def test_mp3_without_tags_is_known_by_its_first_frame() -> None:
     assert sniff(b"\xff\xfb\x90\x64" + bytes(400), "x") == "mp3"
     with pytest.raises(DecodeError):
         sniff(b"\xff\xff\xff\xff" + bytes(400), "x")
+
+
+@pytest.mark.parametrize(
+    "box", [b"tkhd", b"mdia", b"mdhd", b"hdlr", b"minf", b"stbl", b"stsd", b"stts", b"stsc", b"stsz", b"stco"]
+)
+@pytest.mark.parametrize("track", ["picture", "sound"])
+def test_a_track_that_lacks_a_box_is_not_left_out_unseen(box: bytes, track: str) -> None:
+    # FFmpeg would give the other track alone.
+    data = _clip()
+    place = data.index(box, data.index(b"trak") if track == "picture" else data.rindex(b"trak"))
+    with pytest.raises(DecodeError, match=f"has no '{box.decode()}'") as caught:
+        _decode(data[:place] + b"free" + data[place + 4 :])
+    assert caught.value.reason == "unreadable"
+
+
+@pytest.mark.parametrize("size", [0, 5, 0x00FFFFFF, 0xFFFFFFFF])
+@pytest.mark.parametrize("box", [b"tkhd", b"mdia", b"stbl", b"stts"])
+def test_a_box_that_does_not_fit_into_its_track_is_noticed(box: bytes, size: int) -> None:
+    data = _clip()
+    place = data.index(box, data.rindex(b"trak")) - 4
+    assert _reason(data[:place] + size.to_bytes(4, "big") + data[place + 4 :]) == "unreadable"
+
+
+def test_a_track_whose_name_is_overwritten_is_not_left_out_unseen() -> None:
+    data = _clip()
+    place = data.rindex(b"trak")
+    assert _reason(data[:place] + bytes(4) + data[place + 4 :]) == "unreadable"

@@ -18,6 +18,7 @@ from hicmae.data.batch import ClipBatch
 from hicmae.data.epoch import OrderSettings
 from hicmae.data.labels import LabelSpec
 from hicmae.data.loader import LoaderSettings
+from hicmae.data.manifest import read_manifest, write_manifest
 from hicmae.data.shard_writer import write_shards
 from hicmae.data.source import ManifestSource, ShardSource
 from hicmae.data.stream import TrainStream
@@ -323,7 +324,7 @@ def test_waiting_is_measured(shards: Path) -> None:
 
 
 def test_clips_without_a_picture_are_skipped_where_one_is_needed(tmp_path: Path) -> None:
-    from hicmae.data.manifest import Clip, read_manifest, write_manifest
+    from hicmae.data.manifest import Clip
     from tests.corpus import clip_bytes
 
     (tmp_path / "a.wav").write_bytes(clip_bytes(sound_only=True))

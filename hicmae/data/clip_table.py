@@ -65,7 +65,7 @@ class ClipTable:
         try:
             with pa.memory_map(str(path)) as file:
                 return cls(pa.ipc.open_file(file).read_all(), path)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:  # a damaged file gives either
             raise ValueError(f"{path}: not a table of clips ({error})") from error
         except ValueError as error:
             raise ValueError(f"{path}: not a table of clips: {error}") from error
@@ -100,10 +100,16 @@ class ClipTable:
                 clip = int(np.flatnonzero(bad)[0])
                 raise ValueError(
                     f"clip {self.clip_id(clip)!r}: its {role} would lie at bytes {offset[clip]} to "
-                    f"{offset[clip] + size[clip]} of a shard of {limits[clip]} bytes"
+                    f"{int(offset[clip]) + int(size[clip])} of a shard of {limits[clip]} bytes"
                 )
         if not there.all():
             raise ValueError(f"clip {self.clip_id(int(np.flatnonzero(~there)[0]))!r} has neither picture nor sound")
+        start, end = (pc.fill_null(self._column[name], value).to_numpy(zero_copy_only=False)
+                      for name, value in (("start_s", 0.0), ("end_s", END_OF_FILE_S)))  # fmt: skip
+        good = (start >= 0) & (start < end) & np.isfinite(end)
+        if not good.all():
+            clip = int(np.flatnonzero(~good)[0])
+            raise ValueError(f"clip {self.clip_id(clip)!r}: a span from {start[clip]:g} to {end[clip]:g} s cannot be")
 
     def __len__(self) -> int:
         return int(self._table.num_rows)

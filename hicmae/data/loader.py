@@ -112,6 +112,8 @@ class BatchLoader:
             }
         self.wait_seconds = 0.0
         """Time spent waiting for batches, in seconds, over all passes."""
+        self.ready = 0
+        """Batches that lay ready when the latest one was asked for; 0 without worker processes."""
         self._loader: Any = DataLoader(
             wds.DataPipeline(*stages),
             batch_size=None,
@@ -130,6 +132,7 @@ class BatchLoader:
             self._loader._iterator._timeout = self._timeout_s  # ending the pass before is one wait
         batches = iter(self._loader)
         while True:
+            self.ready = self._count_ready(batches)
             started = time.perf_counter()
             try:
                 batch = self._next(batches)
@@ -137,6 +140,15 @@ class BatchLoader:
                 return
             self.wait_seconds += time.perf_counter() - started
             yield batch
+
+    def _count_ready(self, batches: Any) -> int:
+        if not self._loader.num_workers:
+            return 0
+        ahead = sum(len(task) == 2 for task in batches._task_info.values())  # came before their turn
+        try:
+            return int(ahead + batches._data_queue.qsize())
+        except NotImplementedError:  # macOS cannot tell
+            return ahead
 
     def _next(self, batches: Any) -> Any:
         if not self._loader.num_workers:
@@ -148,16 +160,20 @@ class BatchLoader:
             batches._timeout = min(_WAIT_S, self._timeout_s)
             try:
                 return next(batches)
+            except (EOFError, ConnectionError, FileNotFoundError) as error:  # what a batch's memory is had through
+                raise self._died() from error
             except RuntimeError as error:
-                said = str(error)
-                if said.startswith("DataLoader worker"):
-                    self.close()
-                    raise DataStoppedError("a decoding process died, perhaps for want of memory") from error
-                if not said.startswith("DataLoader timed out"):
+                if str(error).startswith("DataLoader worker"):
+                    raise self._died() from error
+                if not str(error).startswith("DataLoader timed out"):
                     raise
             if time.monotonic() >= deadline:
                 self.close()
                 raise DataStoppedError(f"the decoding processes gave no batch for {self._timeout_s:g} s (timeout_s)")
+
+    def _died(self) -> DataStoppedError:
+        self.close()
+        return DataStoppedError("a decoding process died, perhaps for want of memory")
 
     def close(self) -> None:
         """End the worker processes now, not when the garbage collector comes by; a later pass starts new ones."""
@@ -169,7 +185,7 @@ class BatchLoader:
 def describe_clips(source: ClipSource, numbers: NDArray[np.int64]) -> str:
     """Which files clips lie in, for messages."""
     counts = Counter(source.shard_names[source.shard_of(number)] for number in numbers.tolist())
-    return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+    return ", ".join(f"{name} ({count} clip{'s' * (count > 1)})" for name, count in sorted(counts.items()))
 
 
 def stopped(
@@ -178,6 +194,6 @@ def stopped(
     """The same error, saying where the data stopped: rank, batch, and the files that hold its clips."""
     return DataStoppedError(
         f"rank {settings.rank} of {settings.world_size}: {error}. It waited for {batch}, whose clips lie in: "
-        f"{describe_clips(source, clips)} (clips). See whether these files can be read from this machine, and "
-        "whether it has memory left; where reading is slow and not stuck, raise data.timeout_s"
+        f"{describe_clips(source, clips)}. See whether these files can be read from this machine, and whether it has "
+        "memory left; where reading is slow and not stuck, raise data.timeout_s"
     )

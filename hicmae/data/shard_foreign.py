@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hicmae import __version__
-from hicmae.data.manifest import NUMBER_LABELS, id_problem
+from hicmae.data.manifest import END_OF_FILE_S, NUMBER_LABELS, id_problem
 from hicmae.data.packed import PackedClip, Reject, Shard
 from hicmae.data.shard_index import INDEX_NAME, ShardIndex, sha256_of
 from hicmae.data.tar_members import (
@@ -134,6 +135,9 @@ def _metadata(values: Any) -> dict[str, Any]:
     for name in ("start_s", "end_s", "duration_s"):
         if values.get(name) is not None:
             known[name] = float(values[name])
+    start, end = known.get("start_s", 0.0), known.get("end_s", END_OF_FILE_S)
+    if not (0 <= start < end < math.inf):
+        raise ValueError(f"a span from {start:g} to {end:g} s cannot be")
     for name in ("has_video", "has_audio"):
         if isinstance(values.get(name), bool):
             known[name] = values[name]

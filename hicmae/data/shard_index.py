@@ -90,7 +90,8 @@ class ShardIndex:
         rejects.unlink(missing_ok=True)
         if rejected:
             temporary = _temporary(rejects)
-            with temporary.open("w", newline="", encoding="utf-8") as file:
+            # names in tars from elsewhere are any bytes
+            with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
                 writer = csv.DictWriter(file, ["id", "reason", "detail"], lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(rejected)
@@ -128,7 +129,7 @@ class ShardIndex:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
             schema = values["schema"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{file}: not a shard index ({error!r}); write it again") from error
         if schema != SCHEMA:
             raise ValueError(
@@ -137,7 +138,7 @@ class ShardIndex:
             )
         try:
             return cls._from_json(values, file.parent), file.parent
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"{file}: damaged shard index ({error!r}); write it again") from error
 
     @classmethod

@@ -24,6 +24,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from hicmae.media.clip import DecodeError
+from hicmae.media.mp4_boxes import FETCH_AGAIN, check_boxes, truncated
 
 MAX_PIXELS = 8192 * 4320
 """Largest picture that is decoded; a few bytes can claim a picture that fills the memory."""
@@ -35,7 +36,6 @@ MAX_SAMPLE_RATE_HZ = 384_000
 MAX_CHANNELS = 64
 
 _REENCODE = "re-encode it, for example: ffmpeg -i FILE -c:v libx264 -c:a aac NEW.mp4"
-_FETCH_AGAIN = "fetch or export the file again, or drop it from the manifest"
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp")
 
 
@@ -48,7 +48,7 @@ def sniff(data: bytes, name: str) -> str:
     """
     head = bytes(data[:12])
     if not head:
-        raise DecodeError(name, "empty_file", "the file has 0 bytes", _FETCH_AGAIN)
+        raise DecodeError(name, "empty_file", "the file has 0 bytes", FETCH_AGAIN)
     if head[4:8] in _MP4_BOXES:
         return "mp4"
     if head.startswith(b"\x1a\x45\xdf\xa3"):
@@ -121,7 +121,7 @@ def open_media(data: bytes, name: str, *, picture: bool = True, sound: bool = Tr
     """
     container_name = sniff(data, name)
     if container_name == "mp4":
-        _check_boxes(data, name)
+        check_boxes(data, name)
     elif container_name in ("avi", "wav"):
         _check_riff(data, name)
     elif container_name == "matroska":
@@ -141,7 +141,7 @@ def open_media(data: bytes, name: str, *, picture: bool = True, sound: bool = Tr
         )
     except (av.error.FFmpegError, ValueError, OverflowError) as error:
         raise DecodeError(
-            name, "unreadable", f"the {container_name} file cannot be opened: {error}", _FETCH_AGAIN
+            name, "unreadable", f"the {container_name} file cannot be opened: {error}", FETCH_AGAIN
         ) from None
     try:
         yield _read_packets(container, name, container_name, picture=picture, sound=sound)
@@ -165,18 +165,18 @@ def _read_packets(container: InputContainer, name: str, container_name: str, *, 
             if packet.dts is None and packet.pts is None and not packet.size:
                 continue  # PyAV's own end marks
             if packet.is_corrupt:
-                raise _truncated(name, f"packet {len(packets[packet.stream_index])} is incomplete")
+                raise truncated(name, f"packet {len(packets[packet.stream_index])} is incomplete")
             packets[packet.stream_index].append(packet)
             count += 1
             if count > MAX_PACKETS:
                 raise DecodeError(name, "too_long", f"more than {MAX_PACKETS} packets", _shorten())
     except av.error.FFmpegError as error:
-        raise DecodeError(name, "unreadable", f"its packets cannot be read: {error}", _FETCH_AGAIN) from None
+        raise DecodeError(name, "unreadable", f"its packets cannot be read: {error}", FETCH_AGAIN) from None
     if container_name == "mp4":
         for stream in wanted:
             listed, read = len(stream.index_entries), len(packets[stream.index])
             if read < listed:
-                raise _truncated(name, f"{read} of {listed} {stream.type} packets are in the file")
+                raise truncated(name, f"{read} of {listed} {stream.type} packets are in the file")
     return Media(
         name=name,
         picture=_track(video, packets[video.index], container_name, name) if video is not None else None,
@@ -241,35 +241,11 @@ def _sound_stream(container: InputContainer, name: str) -> AudioStream | None:
     return stream
 
 
-def _check_boxes(data: bytes, name: str) -> None:
-    """Walk the top level of an mp4: every box must be whole, and the index (moov) must be there."""
-    position, size, seen = 0, len(data), set()
-    while position + 8 <= size:
-        length = int.from_bytes(data[position : position + 4], "big")
-        kind = bytes(data[position + 4 : position + 8])
-        header = 8
-        if length == 1:
-            length = int.from_bytes(data[position + 8 : position + 16], "big")
-            header = 16
-        elif length == 0:
-            length = size - position
-        seen.add(kind)
-        if length < header:
-            raise DecodeError(name, "unreadable", f"an mp4 box of {length} bytes at byte {position}", _FETCH_AGAIN)
-        if position + length > size:
-            missing = position + length - size
-            label = kind.decode("ascii", "backslashreplace")
-            raise _truncated(name, f"box '{label}' at byte {position} lacks {missing} of its {length} bytes")
-        position += length
-    if b"moov" not in seen:
-        raise _truncated(name, f"its index (box 'moov') is missing from the {size} bytes")
-
-
 def _check_riff(data: bytes, name: str) -> None:
     declared = int.from_bytes(data[4:8], "little")
     # Writers that stream leave 0 or the largest number as a placeholder.
     if 0 < declared < 0xFFFFFFFF and declared + 8 > len(data) + 1:
-        raise _truncated(name, f"{len(data)} bytes of the {declared + 8} that its header declares")
+        raise truncated(name, f"{len(data)} bytes of the {declared + 8} that its header declares")
 
 
 def _check_segment(data: bytes, name: str) -> None:
@@ -280,7 +256,7 @@ def _check_segment(data: bytes, name: str) -> None:
         return  # left to FFmpeg, which allows padding here
     position, known, length = _ebml_size(data, position + 4)
     if known and position + length > len(data):
-        raise _truncated(name, f"{len(data)} bytes of the {position + length} that its header declares")
+        raise truncated(name, f"{len(data)} bytes of the {position + length} that its header declares")
 
 
 def _ebml_size(data: bytes, position: int) -> tuple[int, bool, int]:
@@ -291,10 +267,6 @@ def _ebml_size(data: bytes, position: int) -> tuple[int, bool, int]:
     width = 9 - first.bit_length()
     value = int.from_bytes(data[position : position + width], "big") & ((1 << (7 * width)) - 1)
     return position + width, value != (1 << (7 * width)) - 1, value
-
-
-def _truncated(name: str, found: str) -> DecodeError:
-    return DecodeError(name, "truncated", f"the file was cut short: {found}", _FETCH_AGAIN)
 
 
 def _shorten() -> str:

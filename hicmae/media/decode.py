@@ -186,6 +186,10 @@ def _open(
         sound = plain_wav(audio, spec.sample_rate_hz, name)
         if sound is None:
             sound = stack.enter_context(open_media(audio, name, picture=False)).sound
+        if sound is None:
+            # A picture file may be silent; a file given for its sound may not.
+            found = f"the sound file beside it ({len(audio)} bytes) holds no sound"
+            raise DecodeError(name, "no_audio_stream", found, "give a file with sound, or leave the sound file out")
     return picture, sound
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -82,23 +83,26 @@ def _in_rgb(deliver: Deliver) -> TakeFrame:
 def _stretches(track: Track, frames: npt.NDArray[np.int64]) -> list[tuple[int, int, dict[int, int]]]:
     """Packets to decode, as (first, last, number of the frame by its time stamp): a key frame after the last packet
     of a stretch begins another, so that what lies between two distant windows is not decoded."""
+    positions = track.kept[frames].tolist()
+    keys = [position for position in range(1, max(positions) + 1) if track.packets[position].is_keyframe]
     stretches: list[tuple[int, int, dict[int, int]]] = []
-    for number, position in zip(frames.tolist(), track.kept[frames].tolist(), strict=True):
-        key = _key_before(track, position)
-        wanted = {int(track.pts[position]): number}
+    for number, position in zip(frames.tolist(), positions, strict=True):
+        key = _key_before(track, keys, position)
         if stretches and key <= stretches[-1][1] + 1:
-            first, last, earlier = stretches[-1]
-            stretches[-1] = (min(first, key), max(last, position), earlier | wanted)
+            first, last, wanted = stretches.pop()
+            stretches.append((min(first, key), max(last, position), wanted))
         else:
-            stretches.append((key, position, wanted))
+            stretches.append((key, position, {}))
+        stretches[-1][2][int(track.pts[position])] = number
     return stretches
 
 
-def _key_before(track: Track, wanted: int) -> int:
-    """Position of the last key frame that comes before the packet at ``wanted``, both decoded and presented."""
-    for position in range(wanted, 0, -1):
-        if track.packets[position].is_keyframe and track.pts[position] <= track.pts[wanted]:
-            return position
+def _key_before(track: Track, keys: list[int], wanted: int) -> int:
+    """Position of the last key frame that comes before the packet at ``wanted``, both decoded and presented; the first
+    packet where ``keys``, the positions of key frames, has none."""
+    for place in range(bisect.bisect_right(keys, wanted) - 1, -1, -1):
+        if track.pts[keys[place]] <= track.pts[wanted]:
+            return keys[place]
     return 0
 
 

@@ -78,7 +78,7 @@ def _runs(
         stretches[-1].append(frame)
         # Counted on from the start of the stretch, so that rounded time stamps do not add up.
         expected += frame.samples / frame.sample_rate
-    return [_to_mono(part, part[0].pts * tick, rate_hz) for part in stretches]
+    return [_to_mono(part, part[0].pts * tick, rate_hz, name) for part in stretches]
 
 
 def _decode(track: Track, from_s: float, to_s: float, name: str) -> list[Any]:
@@ -127,7 +127,7 @@ def _sound_decoder(track: Track) -> Any:
     return context
 
 
-def _to_mono(frames: list[Any], start_s: float, rate_hz: int) -> tuple[float, npt.NDArray[np.int16]]:
+def _to_mono(frames: list[Any], start_s: float, rate_hz: int, name: str) -> tuple[float, npt.NDArray[np.int16]]:
     """Consecutive frames, the first of which begins at ``start_s``, as one stretch of int16 mono sound at
     ``rate_hz``; with the instant of its first sample."""
     template = frames[0]
@@ -137,9 +137,12 @@ def _to_mono(frames: list[Any], start_s: float, rate_hz: int) -> tuple[float, np
         kind = _READY[template.format.name]
         line = np.concatenate([np.frombuffer(frame.planes[0], kind)[: frame.samples] for frame in frames])
         if kind is np.float32:
+            _check_finite(line, name)
             line = np.rint(line * np.float32(32768.0)).clip(-32768, 32767).astype(np.int16)
         return start_s, line
     block = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+    if block.dtype.kind == "f":
+        _check_finite(block, name)
     # Every window of a file shall be resampled at the same instants. So the stretch is begun, with silence, at
     # an instant that both rates share (every 10 ms for 44.1 and 16 kHz).
     first = round(start_s * rate)
@@ -155,6 +158,13 @@ def _to_mono(frames: list[Any], start_s: float, rate_hz: int) -> tuple[float, np
     # A stretch that begins within the window begins with its own sound, so the silence is cut off again.
     lead = -(-ahead * rate_hz // rate)
     return (first - ahead) / rate + lead / rate_hz, mono[lead:]
+
+
+def _check_finite(samples: npt.NDArray[Any], name: str) -> None:
+    # As int16 these would be silence, full scale, or whatever the processor makes of them. What is merely too loud is
+    # cut off at full scale.
+    if not np.isfinite(samples).all():
+        raise _corrupt(name, "it holds samples that are not finite numbers (NaN or infinity)")
 
 
 _READY: dict[str, type] = {"fltp": np.float32, "flt": np.float32, "s16": np.int16, "s16p": np.int16}

@@ -17,7 +17,9 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
+from hicmae.data.loader import DataStoppedError
 from hicmae.training.checkpoint_io import AtomicCheckpointIO, CheckpointNotWrittenError
+from hicmae.training.data_report import DataReport
 from hicmae.training.epoch_length import EpochLength
 from hicmae.training.monitor import TrainingMonitor
 from hicmae.training.resume import RunIsFinishedError, choose_start
@@ -93,7 +95,7 @@ class JobCLI(LightningCLI):
 
 def standard_callbacks() -> list[Any]:
     """Callbacks of every job."""
-    return [TrainingMonitor(), StepStatus(), EpochLength()]
+    return [TrainingMonitor(), DataReport(), StepStatus(), EpochLength()]
 
 
 def default_loggers(root: Path, *, wandb: str, project: str) -> list[Logger]:
@@ -143,7 +145,7 @@ def run_job(name: str, job: Callable[[], Any]) -> int:
         job()
     except RunIsFinishedError:
         return 0
-    except (NonFiniteLossError, CheckpointNotWrittenError) as error:
+    except (NonFiniteLossError, CheckpointNotWrittenError, DataStoppedError) as error:
         sys.stderr.write(f"{name}: error: {error}\n")
         return 1
     except Exception as error:
