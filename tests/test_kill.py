@@ -121,6 +121,28 @@ def test_two_killed_processes_become_the_undisturbed_two(shards: Path, tmp_path:
     assert done == kills, f"the run ended before kill {done + 1}; make it longer"
 
 
+def test_workers_end_with_a_killed_job(shards: Path, tmp_path: Path) -> None:
+    process = start(shards, tmp_path / "run", "--trainer.max_epochs=500", "--data.num_workers=2")
+    try:
+        assert wait_for_a_batch(process, tmp_path / "run", 0)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + 20
+        while left := group(process.pid):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+    finally:
+        if group(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def group(leader: int) -> list[str]:
+    """Living processes of a group."""
+    done = subprocess.run(["ps", "-e", "-o", "pgid=,stat=,args="], capture_output=True, text=True, check=True)
+    rows = (line.split(None, 2) for line in done.stdout.splitlines())
+    return [" ".join(row) for row in rows if row[0] == str(leader) and not row[1].startswith("Z")]
+
+
 def report(root: Path, what: str, kills: int, while_writing: int, repeated: int) -> None:
     records = len(read_trace(root / "trace.jsonl"))
     sys.stderr.write(

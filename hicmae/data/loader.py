@@ -21,7 +21,7 @@ import webdataset as wds
 from hicmae.config import InputSpec
 from hicmae.data.clip_decoder import ClipDecoder
 from hicmae.data.pixels import Pixels
-from hicmae.data.processes import worker_context
+from hicmae.data.processes import end_with_parent, worker_context
 from hicmae.data.source import ClipSource
 from hicmae.media.decode import Decoder
 
@@ -107,6 +107,7 @@ class BatchLoader:
                 "persistent_workers": True,
                 "prefetch_factor": settings.prefetch,
                 "multiprocessing_context": worker_context(),
+                "worker_init_fn": end_with_parent,
                 "timeout": settings.timeout_s,
             }
         self.wait_seconds = 0.0

@@ -1,8 +1,10 @@
-"""How worker processes start."""
+"""How worker processes start, and end."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from multiprocessing.context import BaseContext
 
 
@@ -17,3 +19,19 @@ def worker_context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hicmae.data.pipeline"])
     return context
+
+
+def end_with_parent(worker: int) -> None:
+    """Let this worker end when the process that asked for it does, killed or not.
+
+    PyTorch's own watch looks at the parent's number, and the parent of a worker is the fork server, which lives on as
+    long as its workers do: without this, a killed job leaves all of them behind.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
