@@ -332,7 +332,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     minutes = np.asarray(result["times_s"]) / 60
     for name, values in result["rss_mb"].items():
         memory.plot(minutes, values, lw=1, label=name)
-    memory.axvspan(0, WARM_UP * minutes[-1], color="0.92", label="warm-up")
+    memory.axvspan(minutes[0], minutes[int(WARM_UP * len(minutes))], color="0.92", label="warm-up")
     memory.set(xlabel="minutes", ylabel="resident memory (MB)", ylim=(0, None))
     for reason, count in result["planted"].items():
         (line,) = skips.plot([epoch.get(reason, 0) for epoch in result["skipped"]], ".", ms=3, label=reason)
