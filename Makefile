@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+DECODES := 20000
 SOAK := soak
 
-.PHONY: install demo test lint type bench soak docs clean-demo
+.PHONY: install demo test kill-test lint type bench bench-data soak docs clean-demo
 
 install: $(VENV)/.installed
 
@@ -23,6 +24,9 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
+kill-test: install
+	HICMAE_KILLS=20 $(BIN)/python -m pytest tests/test_kill.py -s
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,6 +36,9 @@ type: install
 
 bench: install
 	$(BIN)/python benchmarks/step.py
+
+bench-data: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.data --decodes $(DECODES)
 
 # Half an hour; `make soak SOAK=FOLDER` says where the figures go.
 soak: install

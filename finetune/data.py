@@ -13,6 +13,7 @@ import torch
 from hicmae.backbone import MODALITIES, Modality
 from hicmae.config import InputSpec
 from hicmae.data.augment import RecognitionDraws
+from hicmae.data.cache_settings import CacheSettings
 from hicmae.data.epoch import EpochOrder, OrderSettings
 from hicmae.data.evaluation import EvaluationLoader
 from hicmae.data.labels import LabelSpec
@@ -32,7 +33,7 @@ class FinetuneData(pl.LightningDataModule):
         spec: the model's input (linked to the model by the command line).
         labels: what is learnt (linked to the model by the command line).
         modalities: what the model is given (linked to the model by the command line).
-        shards: folders made by ``hicmae shards write``; several are taken together.
+        shards: folders made by ``hicmae shards write`` or their URLs (http, https, s3); several are taken together.
         manifest: instead of shards, a manifest whose files are read as they are.
         batch_size: clips per device and step.
         num_workers: decoding processes per device; 0 decodes in the training process.
@@ -46,6 +47,9 @@ class FinetuneData(pl.LightningDataModule):
         decoder: auto, pyav or decord.
         max_skip_fraction: share of clips that may be undecodable before the job stops.
         timeout_s: seconds to wait for a batch of the decoding processes before the job stops.
+        slowest_shards: shards to list in data/slowest_shards.csv after every epoch, slowest first; 0: none.
+        cache_dir: folder on a local disk for shards of URLs, shared by all processes and jobs of the machine.
+        cache_gb: size that the shards there may have, in 10^9 bytes.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class FinetuneData(pl.LightningDataModule):
         spec: InputSpec,
         labels: LabelSpec,
         modalities: tuple[Modality, ...] = MODALITIES,
-        shards: list[Path] | None = None,
+        shards: list[str] | None = None,
         manifest: Path | None = None,
         batch_size: int = 56,
         num_workers: int = 8,
@@ -67,6 +71,9 @@ class FinetuneData(pl.LightningDataModule):
         decoder: Decoder = "auto",
         max_skip_fraction: float = 0.05,
         timeout_s: float = 600.0,
+        slowest_shards: int = 0,
+        cache_dir: Path | None = None,
+        cache_gb: float = 200.0,
     ) -> None:
         super().__init__()
         if bool(shards) == bool(manifest):
@@ -76,6 +83,7 @@ class FinetuneData(pl.LightningDataModule):
         self.modalities = modalities
         self.batch_size = batch_size
         self.seed = seed
+        self.slowest_shards = slowest_shards
         self._loader = LoaderSettings(
             batch_size=batch_size,
             num_workers=num_workers,
@@ -91,7 +99,8 @@ class FinetuneData(pl.LightningDataModule):
         self.max_train_subjects = max_train_subjects
         self.allow_shared_subjects = allow_shared_subjects
         self.segments = {VAL: val_segments, TEST: test_segments}
-        self.source: ClipSource = ShardSource(list(shards)) if shards else ManifestSource(manifest or "")
+        cache = CacheSettings.of(cache_dir, cache_gb)
+        self.source: ClipSource = ShardSource(list(shards), cache) if shards else ManifestSource(manifest or "")
         self.splits: Splits | None = None
         """Set when training starts."""
         self.train_loader: TrainStream | None = None

@@ -11,6 +11,7 @@ import torch
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.augment import PretrainingDraws
 from hicmae.data.batch import ClipBatch
+from hicmae.data.cache_settings import CacheSettings
 from hicmae.data.clip_decoder import stack_optional
 from hicmae.data.epoch import EpochOrder, OrderSettings, Sampling
 from hicmae.data.evaluation import EvaluationLoader
@@ -26,7 +27,8 @@ class PretrainData(pl.LightningDataModule):
 
     Args:
         config: the model's architecture (linked to the model by the command line).
-        shards: folders made by ``hicmae shards write``, each a data set; several are taken together.
+        shards: folders made by ``hicmae shards write`` or their URLs (http, https, s3), each a data set; several are
+            taken together.
         weights: share of each data set in an epoch and, nearly, in a batch, in the order of ``shards``; empty: each
             clip once an epoch.
         val_shards: folders of held-out clips whose losses ``validate`` reports; empty: none.
@@ -43,14 +45,17 @@ class PretrainData(pl.LightningDataModule):
         decoder: auto, pyav or decord.
         max_skip_fraction: share of clips that may be undecodable before the job stops.
         timeout_s: seconds to wait for a batch of the decoding processes before the job stops.
+        slowest_shards: shards to list in data/slowest_shards.csv after every epoch, slowest first; 0: none.
+        cache_dir: folder on a local disk for shards of URLs, shared by all processes and jobs of the machine.
+        cache_gb: size that the shards there may have, in 10^9 bytes.
     """
 
     def __init__(
         self,
         config: ModelConfig,
-        shards: list[Path],
+        shards: list[str],
         weights: list[float] | None = None,
-        val_shards: list[Path] | None = None,
+        val_shards: list[str] | None = None,
         batch_size: int = 40,
         num_workers: int = 8,
         seed: int = 0,
@@ -63,6 +68,9 @@ class PretrainData(pl.LightningDataModule):
         decoder: Decoder = "auto",
         max_skip_fraction: float = 0.05,
         timeout_s: float = 600.0,
+        slowest_shards: int = 0,
+        cache_dir: Path | None = None,
+        cache_gb: float = 200.0,
     ) -> None:
         super().__init__()
         if not shards:
@@ -72,6 +80,7 @@ class PretrainData(pl.LightningDataModule):
             model=config, video_mask_ratio=video_mask_ratio, audio_mask_ratio=audio_mask_ratio
         )
         self.seed = seed
+        self.slowest_shards = slowest_shards
         self.batch_size = batch_size
         self.windows_per_clip = windows_per_clip
         self._loader = LoaderSettings(
@@ -90,8 +99,9 @@ class PretrainData(pl.LightningDataModule):
             epoch_clips=epoch_clips,
         )
         # Opened at once: a wrong folder is an error before any model is built.
-        self.source: ClipSource = ShardSource(list(shards))
-        self.val_source: ClipSource | None = ShardSource(list(val_shards)) if val_shards else None
+        cache = CacheSettings.of(cache_dir, cache_gb)
+        self.source: ClipSource = ShardSource(list(shards), cache)
+        self.val_source: ClipSource | None = ShardSource(list(val_shards), cache) if val_shards else None
         self.train_loader: TrainStream | None = None
 
     @property

@@ -109,6 +109,7 @@ def record(
     if isinstance(clips, (Path, str)):
         paths = str(clips).split(",")
         clips = ShardSource(paths) if Path(paths[0]).is_dir() else ManifestSource(paths[0])
+    folder.mkdir(parents=True, exist_ok=True)
     module = Recorder(optimizer, stop_after)
     checkpoint = folder / "last.ckpt"
     trainer = lightning.Trainer(

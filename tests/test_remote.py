@@ -24,13 +24,17 @@ import pytest
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.augment import PretrainingDraws
 from hicmae.data.batch import ClipBatch
+from hicmae.data.cache_settings import CacheSettings
+from hicmae.data.epoch import OrderSettings
 from hicmae.data.fetch import FetchSettings
 from hicmae.data.fetch_error import FetchError
+from hicmae.data.loader import LoaderSettings
 from hicmae.data.remote import RemoteReader, fetch_index
-from hicmae.data.shard_cache import CacheSettings, ShardCache
+from hicmae.data.shard_cache import ShardCache
 from hicmae.data.shard_writer import write_shards
 from hicmae.data.source import ShardSource, SubsetSource
 from hicmae.data.stream import TrainStream
+from hicmae.user_errors import explains_itself
 from tests.corpus import make_corpus
 from tests.hostile_server import HostileServer
 from tests.test_stream import assert_same
@@ -66,10 +70,10 @@ def cache(shards: Path, tmp_path: Path) -> CacheSettings:
 
 
 def stream_of(source: Any, **settings: Any) -> TrainStream:
-    defaults: dict[str, Any] = {"batch_size": 2, "seed": 7, "shuffle_shards": 2}
     return TrainStream(
-        source, spec=InputSpec.for_model(MODEL), draws=PretrainingDraws(model=MODEL), **(defaults | settings)
-    )
+        source, spec=InputSpec.for_model(MODEL), draws=PretrainingDraws(model=MODEL),
+        loader=LoaderSettings(batch_size=2, seed=7, **settings), order=OrderSettings(shuffle_shards=2),
+    )  # fmt: skip
 
 
 def two_epochs(source: Any, **settings: Any) -> list[ClipBatch]:
@@ -159,8 +163,10 @@ def test_an_epoch_from_nginx_is_the_local_one_bit_for_bit(
 
 def test_nginx_refusals_are_explained(shards: Path, cache: CacheSettings, tmp_path: Path) -> None:
     with nginx(shards.parent, tmp_path) as url:
-        with pytest.raises(FetchError, match=rf"{url}/nowhere/index.json: the server answered 404 .*check the URL"):
+        match = rf"{url}/nowhere/index.json: the server answered 404 .*check the URL"
+        with pytest.raises(FetchError, match=match) as caught:
             ShardSource(f"{url}/nowhere", cache)
+        assert explains_itself(caught.value)  # one line at the command line, no traceback
         with pytest.raises(FetchError, match=rf"{url}/private/index.json: the server answered 403 .*credentials"):
             ShardSource(f"{url}/private", cache)
 
@@ -311,10 +317,10 @@ def test_urls_that_are_not_read_and_urls_without_cache(shards: Path, cache: Cach
 
 def test_two_windows_must_fit_the_cache(shards: Path, cache: CacheSettings) -> None:
     source = ShardSource(f"file://{shards}", cache)
-    source.check_cache(shuffle_shards=2)
-    with pytest.raises(ValueError, match=r"cannot hold two windows of shuffle_shards=3"):
-        source.check_cache(shuffle_shards=3)
-    ShardSource(shards).check_cache(shuffle_shards=3)
+    source.check_cache(2)
+    with pytest.raises(ValueError, match=r"cannot hold two windows of 3 shards"):
+        source.check_cache(3)
+    ShardSource(shards).check_cache(3)
 
 
 def test_local_and_remote_folders_together(shards: Path, cache: CacheSettings, tmp_path: Path) -> None:

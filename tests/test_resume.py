@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 import finetune.__main__
 import pretrain.__main__
@@ -19,6 +23,16 @@ from tests.corpus import make_corpus
 from tests.tracing import Died, check_same, read_trace
 
 MAINS = {"pretrain": pretrain.__main__.main, "finetune": finetune.__main__.main}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures() -> Iterator[None]:
+    """Figures take two thirds of so short a run, and are not the subject here."""
+    with pytest.MonkeyPatch.context() as patch:
+        for where in ("pretrain.callbacks.draw_curves", "pretrain.callbacks.draw_reconstruction",
+                      "finetune.callbacks.draw_curves", "finetune.finish._draw"):  # fmt: skip
+            patch.setattr(where, lambda *args, **settings: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +152,30 @@ def test_a_limit_of_time_within_a_window_waits_for_its_end(
     assert_same_weights(tmp_path, undisturbed("windows"))
 
 
-class OutOfTime(pretrain.__main__.FinishPretraining):
+class OutOfTime(Callback):
     """Asks for the end after the second batch, as Lightning's timer does."""
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         trainer.should_stop = trainer.should_stop or batch_idx == 1
+
+
+def test_a_signal_within_a_window_waits_for_its_end(data: dict[str, Path], undisturbed: Any, tmp_path: Path) -> None:
+    command = arguments("pretrain", data, tmp_path, *RUNS["windows"][1], "--ckpt_path=auto")
+    with pytest.raises(SystemExit) as stop:
+        MAINS["pretrain"]([*command, "--trainer.callbacks+=tests.test_resume.Signal"])
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert [record["step"] for record in read_trace(tmp_path / "trace.jsonl")] == [0, 0, 0, 1]
+    assert MAINS["pretrain"](command) == 0
+    assert check_same(tmp_path / "trace.jsonl", undisturbed("windows") / "trace.jsonl") == 0
+    assert_same_weights(tmp_path, undisturbed("windows"))
+
+
+class Signal(Callback):
+    """Sends SIGTERM in the second batch of a window of four."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 # ---------------------------------------------------------------- which one is taken

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
+from hicmae.data.cache_settings import CacheSettings
 from hicmae.data.fetch import FetchSettings
 from hicmae.data.fetch_error import FetchError
 from hicmae.data.file_lock import hold_lock
 from hicmae.data.prefetch import Prefetcher
-from hicmae.data.shard_cache import CacheSettings, RemoteShard, ShardCache
+from hicmae.data.shard_cache import RemoteShard, ShardCache
 from tests.hostile_server import HostileServer
 
 SIZE = 20_000
@@ -287,12 +288,10 @@ def test_room_taken_by_other_downloads_is_waited_for_and_then_told(origin: Origi
 
 
 def test_two_windows_have_to_fit(origin: Origin) -> None:
-    origin.cache(fits=5).check_capacity([SIZE] * 5, shuffle_shards=8)
-    origin.cache(fits=4).check_capacity([SIZE] * 5, shuffle_shards=2)
-    with pytest.raises(
-        ValueError, match=r"0.1 MB cannot hold two windows of shuffle_shards=3 .*up to 0.1 MB \(7 shards"
-    ):
-        origin.cache(fits=5.9).check_capacity([SIZE] * 7, shuffle_shards=3)
+    origin.cache(fits=5).check_capacity([SIZE] * 5, 8)
+    origin.cache(fits=4).check_capacity([SIZE] * 5, 2)
+    with pytest.raises(ValueError, match=r"0.1 MB cannot hold two windows of 3 shards, .*up to 0.1 MB \(7 shards"):
+        origin.cache(fits=5.9).check_capacity([SIZE] * 7, 3)
 
 
 def test_prefetching_brings_shards_while_others_are_read(origin: Origin) -> None:

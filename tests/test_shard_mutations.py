@@ -17,6 +17,7 @@ import torch
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.augment import PretrainingDraws
 from hicmae.data.batch import ClipBatch
+from hicmae.data.loader import LoaderSettings
 from hicmae.data.shard_index import ShardIndex
 from hicmae.data.shard_verify import verify_shards
 from hicmae.data.shard_writer import write_shards
@@ -58,8 +59,8 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Pristine:
 def stream_of(source: ShardSource) -> TrainStream:
     """One epoch in batches of one clip, and as many skips as there may be."""
     return TrainStream(
-        source, spec=InputSpec.for_model(MODEL), draws=PretrainingDraws(model=MODEL), batch_size=1, seed=5,
-        max_skip_fraction=1.0,
+        source, spec=InputSpec.for_model(MODEL), draws=PretrainingDraws(model=MODEL),
+        loader=LoaderSettings(batch_size=1, seed=5, max_skip_fraction=1.0),
     )  # fmt: skip
 
 

@@ -110,6 +110,11 @@ class EpochOrder:
         return [self._group_sizes[a:b] for a, b in itertools.pairwise([0, *edges.tolist()])]
 
     @property
+    def window_shards(self) -> int:
+        """Shards that are in use at a time, at most: a window of every data set that is mixed in by its weight."""
+        return min(len(self._group_sizes), self.settings.shuffle_shards * len(self._pools))
+
+    @property
     def _repeats(self) -> bool:
         return self.settings.weights is not None or self.settings.sampling == "resampled"
 

@@ -111,6 +111,8 @@ class BatchLoader:
             }
         self.wait_seconds = 0.0
         """Time spent waiting for batches, in seconds, over all passes."""
+        self.ready = 0
+        """Batches that lay ready when the latest one was asked for; 0 without worker processes."""
         self._loader: Any = DataLoader(
             wds.DataPipeline(*stages),
             batch_size=None,
@@ -129,6 +131,7 @@ class BatchLoader:
             self._loader._iterator._timeout = self._timeout_s  # ending the pass before is one wait
         batches = iter(self._loader)
         while True:
+            self.ready = self._count_ready(batches)
             started = time.perf_counter()
             try:
                 batch = self._next(batches)
@@ -136,6 +139,15 @@ class BatchLoader:
                 return
             self.wait_seconds += time.perf_counter() - started
             yield batch
+
+    def _count_ready(self, batches: Any) -> int:
+        if not self._loader.num_workers:
+            return 0
+        ahead = sum(len(task) == 2 for task in batches._task_info.values())  # came before their turn
+        try:
+            return int(ahead + batches._data_queue.qsize())
+        except NotImplementedError:  # macOS cannot tell
+            return ahead
 
     def _next(self, batches: Any) -> Any:
         if not self._loader.num_workers:

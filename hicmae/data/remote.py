@@ -64,9 +64,9 @@ class RemoteReader:
         self._shards |= {shard.url: shard for shard in shards}
         return index, tuple(shard.url for shard in shards)
 
-    def check_capacity(self, shuffle_shards: int) -> None:
+    def check_capacity(self, shards: int) -> None:
         """As ``ShardCache.check_capacity``, for all shards that may be read."""
-        self.cache.check_capacity([shard.bytes for shard in self._shards.values()], shuffle_shards)
+        self.cache.check_capacity([shard.bytes for shard in self._shards.values()], shards)
 
     def read(self, shard: Path | str, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``; fewer where the shard ends.

@@ -10,35 +10,18 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from hicmae.data.fetch import FetchSettings, download, is_disk_full
+from hicmae.data.cache_settings import CacheSettings
+from hicmae.data.fetch import download, is_disk_full
 from hicmae.data.fetch_error import FetchError
 from hicmae.data.file_lock import HeldLock, hold_lock, hold_lock_if_free
 from hicmae.data.urls import shown
 
 _POLL_S = 0.05
 _MB = 10**6
-
-
-@dataclass(frozen=True, kw_only=True)
-class CacheSettings:
-    """Where shards from afar are kept, and how patiently they are fetched."""
-
-    folder: Path
-    """On a local disk; shared by all processes of a machine, and by all jobs."""
-    max_bytes: int
-    """Bytes that shards may take there, those being fetched included."""
-    wait_s: float = 120.0
-    """How long to wait for another process that fetches a shard and gives no sign of life, and for room."""
-    fetch: FetchSettings = field(default_factory=FetchSettings)
-
-    def __post_init__(self) -> None:
-        if self.max_bytes <= 0:
-            raise ValueError(f"max_bytes={self.max_bytes} must be above 0; two shuffle windows of shards have to fit")
-        if not self.wait_s > 0:
-            raise ValueError(f"wait_s={self.wait_s} must be a number of seconds above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,23 +62,22 @@ class ShardCache:
         # parts first: one that gets its name meanwhile is counted twice rather than not at all
         return sum(_size(path) for folder in (self._partial, self._shards) for path in folder.iterdir())
 
-    def check_capacity(self, shard_bytes: Sequence[int], shuffle_shards: int) -> None:
-        """Refuse a cache that cannot hold two shuffle windows: the one in use and the one that is fetched meanwhile.
+    def check_capacity(self, shard_bytes: Sequence[int], shards: int) -> None:
+        """Refuse a cache that cannot hold the shards of a training window twice: those in use and those to come.
 
         Args:
             shard_bytes: size of every remote shard.
-            shuffle_shards: shards of a window.
+            shards: shards of a window; which ones is drawn each epoch, so the largest have to fit.
 
         Raises:
             ValueError: with the numbers.
         """
-        needed = sum(sorted(shard_bytes, reverse=True)[: 2 * shuffle_shards])
+        needed = sum(sorted(shard_bytes, reverse=True)[: 2 * shards])
         if needed > self.settings.max_bytes:
             raise ValueError(
-                f"{self.folder}: a cache of {self.settings.max_bytes / _MB:.1f} MB cannot hold two windows of "
-                f"shuffle_shards={shuffle_shards} shards, which take up to {needed / _MB:.1f} MB "
-                f"({len(shard_bytes)} shards, the largest {max(shard_bytes) / _MB:.1f} MB); allow at least that much, "
-                "or take fewer shuffle_shards"
+                f"{self.folder}: a cache of {self.settings.max_bytes / _MB:.1f} MB cannot hold two windows of {shards} "
+                f"shards, which take up to {needed / _MB:.1f} MB ({len(shard_bytes)} shards, the largest "
+                f"{max(shard_bytes) / _MB:.1f} MB); allow at least that much (cache_gb), or take fewer shuffle_shards"
             )
 
     def open(self, shard: RemoteShard) -> int:
@@ -124,10 +106,10 @@ class ShardCache:
         Raises:
             FetchError: as ``open``.
         """
-        if self._is_cached(shard):
+        if self._keep_cached(shard):
             return
         with hold_lock_if_free(self._lock_of(shard)) as lock:
-            if lock is not None and not self._is_cached(shard):
+            if lock is not None and not self._keep_cached(shard):
                 os.close(self._fetch(shard, lock))
 
     def _path(self, shard: RemoteShard) -> Path:
@@ -136,8 +118,14 @@ class ShardCache:
     def _lock_of(self, shard: RemoteShard) -> Path:
         return self._locks / shard.sha256
 
-    def _is_cached(self, shard: RemoteShard) -> bool:
-        return _size(self._path(shard)) == shard.bytes
+    def _keep_cached(self, shard: RemoteShard) -> bool:
+        """Whether it is here; as somebody wants it, others are evicted first."""
+        path = self._path(shard)
+        if _size(path) != shard.bytes:
+            return False
+        with suppress(FileNotFoundError):
+            os.utime(path)
+        return True
 
     def _open_cached(self, shard: RemoteShard) -> int | None:
         path = self._path(shard)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from hicmae.data.cache_settings import CacheSettings
 from hicmae.data.clip_table import ClipTable
 from hicmae.data.fetch_error import FetchError
 from hicmae.data.manifest import Clip, Manifest, read_manifest, select
@@ -27,7 +28,6 @@ from hicmae.data.urls import is_url, shown
 
 if TYPE_CHECKING:  # locks of files are not to be had on every system that reads local shards
     from hicmae.data.remote import RemoteReader
-    from hicmae.data.shard_cache import CacheSettings
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +112,15 @@ class ClipSource(Protocol):
     def read(self, number: int) -> EncodedClip:
         """The clip's bytes; ``ClipUnreadableError`` when they cannot be had, ``FetchError`` when no clip can be."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether clips come from elsewhere, through a cache on this machine."""
+
     def prefetch(self, groups: Sequence[int]) -> None:
         """These groups of ``group_sizes`` are needed next, in this order; returns at once."""
+
+    def check_cache(self, shards: int) -> None:
+        """``ValueError`` with the numbers when the cache cannot hold so many shards of any."""
 
 
 class ManifestSource:
@@ -178,7 +185,12 @@ class ManifestSource:
             labels=clip.labels,
         )
 
+    is_remote = False
+
     def prefetch(self, groups: Sequence[int]) -> None:
+        """Nothing: the files are here."""
+
+    def check_cache(self, shards: int) -> None:
         """Nothing: the files are here."""
 
 
@@ -306,10 +318,15 @@ class ShardSource:
             ]
             self._remote.prefetch([tars[group] for group in groups])
 
-    def check_cache(self, shuffle_shards: int) -> None:
-        """``ValueError`` with the numbers when the cache cannot hold two shuffle windows of remote shards."""
+    @property
+    def is_remote(self) -> bool:
+        """Whether any shard is behind a URL."""
+        return self._remote is not None
+
+    def check_cache(self, shards: int) -> None:
+        """``ValueError`` with the numbers when the cache cannot hold so many of the remote shards, whichever."""
         if self._remote is not None:
-            self._remote.check_capacity(shuffle_shards)
+            self._remote.check_capacity(shards)
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -381,7 +398,9 @@ class _Folder:
 
 def _remote_reader(url: str, cache: CacheSettings | None) -> RemoteReader:
     if cache is None:
-        raise ValueError(f"{shown(url)}: shards of a URL need a cache on this machine; set its folder and its size")
+        raise ValueError(
+            f"{shown(url)}: shards of a URL need a cache on this machine; name its folder (data.cache_dir) and its size"
+        )
     from hicmae.data.remote import RemoteReader
     from hicmae.data.shard_cache import ShardCache
 
@@ -464,6 +483,15 @@ class SubsetSource:
     def prefetch(self, groups: Sequence[int]) -> None:
         """As the source."""
         self._source.prefetch([self._groups[group] for group in groups])
+
+    @property
+    def is_remote(self) -> bool:
+        """As the source."""
+        return self._source.is_remote
+
+    def check_cache(self, shards: int) -> None:
+        """As the source, for all of its shards."""
+        self._source.check_cache(shards)
 
 
 def select_split(source: ClipSource, split: str) -> SubsetSource:

@@ -15,10 +15,12 @@ from hicmae.config import InputSpec
 from hicmae.data.augment import Draws
 from hicmae.data.batch import ClipBatch
 from hicmae.data.epoch import EpochOrder, OrderSettings
+from hicmae.data.fetch_ahead import FetchAhead
 from hicmae.data.labels import LabelSpec
 from hicmae.data.loader import BatchLoader, DataStoppedError, LoaderSettings, stopped
 from hicmae.data.pipeline import BuildTrainingBatches
 from hicmae.data.plan import Cut, PlanBatches, joint_batch_of, resumed_cut
+from hicmae.data.seen import Seen
 from hicmae.data.skips import SkipCounter
 from hicmae.data.source import ClipSource
 
@@ -42,7 +44,8 @@ class TrainStream:
             handed out one after another.
 
     Raises:
-        ValueError: too few clips for a batch on every rank, more workers than batches, an unusable label.
+        ValueError: too few clips for a batch on every rank, more workers than batches, an unusable label, a cache too
+            small for two windows of shards.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class TrainStream:
             )
         if labels is not None:
             labels.check(source)
+        source.check_cache(self.order.window_shards)
         self._length = joint_batches * windows_per_clip
         self._skips = SkipCounter(loader.max_skip_fraction, self._length * loader.batch_size, source.name)
         self._fingerprint = {
@@ -83,6 +87,8 @@ class TrainStream:
             "epoch_clips": self.order.clips,
             "windows_per_clip": windows_per_clip,
         }
+        self.seen = Seen()
+        """What was handed out since this was last replaced."""
         self._epoch = 0
         self._batch = 0
         self._shift = 0
@@ -105,6 +111,8 @@ class TrainStream:
                 windows_per_clip=windows_per_clip,
             ),
         ]
+        if source.is_remote:
+            stages.insert(1, FetchAhead(source=source, order=self.order))
         self._batches = BatchLoader(stages, loader, num_workers=loader.num_workers)
 
     def __len__(self) -> int:
@@ -162,6 +170,7 @@ class TrainStream:
         self._position.copy_(torch.tensor([self._epoch, first, self._shift, window]))
         groups = iter(self._batches)
         while self._batch < self._length:
+            waited = self.wait_seconds
             try:
                 group = next(groups)
             except DataStoppedError as error:
@@ -173,6 +182,8 @@ class TrainStream:
                     raise RuntimeError("this pass over the stream has ended: set_epoch or another pass came after it")
                 self._batch += 1
                 self._skips.add(len(batch), batch.skipped)
+                self.seen.add(batch, wait_seconds=self.wait_seconds - waited, ready_batches=self._batches.ready)
+                waited = self.wait_seconds
                 yield batch
 
     def _clips_of(self, joint_batch: int) -> NDArray[np.int64]:

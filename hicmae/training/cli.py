@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from hicmae.data.loader import DataStoppedError
 from hicmae.training.checkpoint_io import AtomicCheckpointIO, CheckpointNotWrittenError
+from hicmae.training.data_report import DataReport
 from hicmae.training.epoch_length import EpochLength
 from hicmae.training.monitor import TrainingMonitor
 from hicmae.training.resume import RunIsFinishedError, choose_start
@@ -94,7 +95,7 @@ class JobCLI(LightningCLI):
 
 def standard_callbacks() -> list[Any]:
     """Callbacks of every job."""
-    return [TrainingMonitor(), StepStatus(), EpochLength()]
+    return [TrainingMonitor(), DataReport(), StepStatus(), EpochLength()]
 
 
 def default_loggers(root: Path, *, wandb: str, project: str) -> list[Logger]:

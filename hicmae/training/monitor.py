@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from hicmae.data.batch import ClipBatch
+from hicmae.data.seen import Seen
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ class WaitingLoader(Protocol):
 
     wait_seconds: float
     skipped: Counter[str]
+    seen: Seen
 
 
 class TrainingMonitor(Callback):
@@ -95,6 +97,7 @@ class TrainingMonitor(Callback):
             "grad_norm": self._grad_norm.item(),
             "clips_per_s": self._clips * trainer.world_size / elapsed,
             "data_wait_percent": 100 * (loader.wait_seconds - self._waited) / elapsed if loader else 0.0,
+            "queue_depth": loader.seen.queue_depth if loader else 0.0,
             "skipped_clips": float(sum(loader.skipped.values())) if loader else 0.0,
             "clips_seen": float(self.clips_seen),
             "epoch": trainer.current_epoch
@@ -123,5 +126,6 @@ def _sentence(step: int, line: Mapping[str, float]) -> str:
     return (
         f"step {step} epoch {line['epoch']:.2f} | {losses} | lr {line['lr']:.2e} grad {line['grad_norm']:.3f} | "
         f"{line['clips_per_s']:.1f} clips/s, data-wait {line['data_wait_percent']:.1f}%, "
+        f"{line['queue_depth']:.1f} batches ready, "
         f"skipped {line['skipped_clips']:.0f}"
     )
