@@ -125,7 +125,7 @@ def plant(folder: Path, *, clips: int) -> Planted:
         size=64, speakers=3, val_speakers=1, test_speakers=1, clips_per_speaker=8,
         unlabelled_speakers=max(1, clips // 8 - 3), unlabelled_clips_per_speaker=8,
     )  # fmt: skip
-    whole = read_manifest(write_corpus(folder / "corpus", settings, workers=WORKERS)).clips
+    whole = read_manifest(write_corpus(folder / "corpus", settings)).clips
     folders, bad, rejected, listed = [], {}, 0, set()
     for number, (name, storage) in enumerate(STORAGES.items()):
         rows = list(whole[number :: len(STORAGES)])
@@ -135,7 +135,7 @@ def plant(folder: Path, *, clips: int) -> Planted:
             bad |= {f"sound-{i}": "no_video_stream" for i in range(PICTURELESS)}
         manifest = write_manifest(folder / f"{name}.csv", rows)
         shards = folder / name
-        report = write_shards(read_manifest(manifest), shards, storage=storage, shard_mb=SHARD_MB, workers=WORKERS)
+        report = write_shards(read_manifest(manifest), shards, storage=storage, shard_mb=SHARD_MB)
         assert report.index is not None
         rejected += len(report.rejected)
         listed |= set(report.index.clips.values("clip_id"))
@@ -332,7 +332,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     minutes = np.asarray(result["times_s"]) / 60
     for name, values in result["rss_mb"].items():
         memory.plot(minutes, values, lw=1, label=name)
-    memory.axvspan(0, WARM_UP * minutes[-1], color="0.92", label="warm-up")
+    memory.axvspan(minutes[0], minutes[int(WARM_UP * len(minutes))], color="0.92", label="warm-up")
     memory.set(xlabel="minutes", ylabel="resident memory (MB)", ylim=(0, None))
     for reason, count in result["planted"].items():
         (line,) = skips.plot([epoch.get(reason, 0) for epoch in result["skipped"]], ".", ms=3, label=reason)

@@ -23,6 +23,9 @@ _NEEDED: dict[bytes, tuple[tuple[bytes, ...], ...]] = {
 }
 """Boxes that are looked into, and what each must hold: one of each group."""
 
+_LETTERS = frozenset(range(32, 127)) | {0xA9}
+"""Bytes of a box's type; 0xA9 begins some of QuickTime's own."""
+
 
 def check_boxes(data: bytes, name: str) -> None:
     """Every box must be whole, the index (moov) must be there, and each of its tracks must hold what a track needs.
@@ -64,7 +67,7 @@ def _boxes(data: bytes, position: int, end: int, name: str, *, within: bytes) ->
             length, header = int.from_bytes(data[position + 8 : position + 16], "big"), 16
         elif length == 0 and not within:
             length = end - position  # the last box of a file may say so
-        if within and not all(32 <= byte < 127 or byte == 0xA9 for byte in kind):  # 0xA9 begins QuickTime's own
+        if within and not _LETTERS.issuperset(kind):
             raise _damaged(name, f"a box of type {kind!r} at byte {position}, within {_text(within)}")
         if length < header:
             raise _damaged(name, f"an mp4 box of {length} bytes at byte {position}")
