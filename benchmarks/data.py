@@ -34,8 +34,8 @@ from hicmae.data.manifest import Clip, read_manifest, write_manifest
 from hicmae.data.pipeline import BuildTrainingBatches
 from hicmae.data.pixels import Pixels
 from hicmae.data.plan import PlannedBatch
+from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
-from hicmae.data.source import ShardSource
 from hicmae.data.storage import StorageFormat
 
 STORAGES = {

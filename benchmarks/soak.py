@@ -40,8 +40,9 @@ from hicmae.data.batch import ClipBatch
 from hicmae.data.loader import LoaderSettings
 from hicmae.data.manifest import Clip, read_manifest, write_manifest
 from hicmae.data.shard_index import ShardIndex
+from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
-from hicmae.data.source import ClipUnreadableError, ShardSource
+from hicmae.data.source import ClipUnreadableError
 from hicmae.data.storage import StorageFormat
 from hicmae.data.stream import TrainStream
 from hicmae.data.synthetic.corpus import CorpusSettings, write_corpus

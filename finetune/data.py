@@ -18,7 +18,8 @@ from hicmae.data.epoch import EpochOrder, OrderSettings
 from hicmae.data.evaluation import EvaluationLoader
 from hicmae.data.labels import LabelSpec
 from hicmae.data.loader import LoaderSettings
-from hicmae.data.source import ClipSource, ManifestSource, ShardSource, select_split
+from hicmae.data.shard_source import ShardSource
+from hicmae.data.source import ClipSource, ManifestSource, select_split
 from hicmae.data.splits import TEST, TRAIN, VAL, Splits, split_source
 from hicmae.data.stream import TrainStream
 from hicmae.media.decode import Decoder

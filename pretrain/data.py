@@ -17,7 +17,8 @@ from hicmae.data.epoch import EpochOrder, OrderSettings, Sampling
 from hicmae.data.evaluation import EvaluationLoader
 from hicmae.data.loader import LoaderSettings
 from hicmae.data.order import clip_generator
-from hicmae.data.source import ClipSource, ShardSource
+from hicmae.data.shard_source import ShardSource
+from hicmae.data.source import ClipSource
 from hicmae.data.stream import TrainStream
 from hicmae.media.decode import Decoder
 

@@ -16,7 +16,8 @@ from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.augment import PretrainingDraws
 from hicmae.data.batch import ClipBatch
 from hicmae.data.loader import LoaderSettings
-from hicmae.data.source import ClipSource, ManifestSource, ShardSource
+from hicmae.data.shard_source import ShardSource
+from hicmae.data.source import ClipSource, ManifestSource
 from hicmae.data.stream import TrainStream
 from hicmae.training.epoch_length import EpochLength
 from hicmae.training.optim import OptimizerConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hicmae.data.source import ShardSource
+from hicmae.data.shard_source import ShardSource
 from pretrain.__main__ import main
 from tests.test_pretrain import arguments, shards  # noqa: F401  (a fixture)
 

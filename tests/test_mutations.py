@@ -22,8 +22,9 @@ from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.augment import PretrainingDraws
 from hicmae.data.loader import LoaderSettings
 from hicmae.data.manifest import Clip, Manifest, read_manifest
+from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
-from hicmae.data.source import ClipUnreadableError, ManifestSource, ShardSource
+from hicmae.data.source import ClipUnreadableError, ManifestSource
 from hicmae.data.stream import TrainStream
 from hicmae.media.clip import DecodedClip, DecodeError
 from hicmae.media.decode import decode_clip

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from hicmae.data.manifest import read_manifest, write_manifest
+from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
-from hicmae.data.source import ShardSource
 from tests.corpus import make_corpus
 from tests.record_stream import read
 from tests.test_stream import make_stream

@@ -31,8 +31,9 @@ from hicmae.data.fetch_error import FetchError
 from hicmae.data.loader import LoaderSettings
 from hicmae.data.remote import RemoteReader, fetch_index
 from hicmae.data.shard_cache import ShardCache
+from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
-from hicmae.data.source import ShardSource, SubsetSource
+from hicmae.data.source import SubsetSource
 from hicmae.data.stream import TrainStream
 from hicmae.user_errors import explains_itself
 from tests.corpus import make_corpus
@@ -189,7 +190,7 @@ def test_s3_refusals_are_explained(bucket: str, cache: CacheSettings) -> None:
 
 def test_s3_without_credentials_or_s3fs_says_what_to_do(cache: CacheSettings, tmp_path: Path) -> None:
     script = (
-        "import pickle, sys; from hicmae.data.source import ShardSource\n"
+        "import pickle, sys; from hicmae.data.shard_source import ShardSource\n"
         "if sys.argv[2] == 'absent': sys.modules['s3fs'] = None\n"
         "ShardSource('s3://clips/set', pickle.loads(bytes.fromhex(sys.argv[1])))\n"
     )

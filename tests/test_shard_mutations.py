@@ -19,9 +19,10 @@ from hicmae.data.augment import PretrainingDraws
 from hicmae.data.batch import ClipBatch
 from hicmae.data.loader import LoaderSettings
 from hicmae.data.shard_index import ShardIndex
+from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_verify import verify_shards
 from hicmae.data.shard_writer import write_shards
-from hicmae.data.source import ClipInfo, ClipUnreadableError, EncodedClip, ShardSource
+from hicmae.data.source import ClipInfo, ClipUnreadableError, EncodedClip
 from hicmae.data.stream import TrainStream
 from tests.corpus import make_corpus
 from tests.shard_mutations import MARKER, OTHER, Mutation, mutations

@@ -28,9 +28,9 @@ from hicmae.data.packed import PackedClip
 from hicmae.data.shard_foreign import index_foreign
 from hicmae.data.shard_index import ShardIndex
 from hicmae.data.shard_plan import SizeEstimate, plan_shards
+from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_verify import verify_shards
 from hicmae.data.shard_writer import write_shards
-from hicmae.data.source import ShardSource
 from hicmae.data.storage import StorageFormat
 from hicmae.data.tar_members import scan_tar
 from hicmae.media.decode import decode_clip

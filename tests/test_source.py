@@ -11,15 +11,9 @@ import pytest
 from hicmae.data.clip_table import ClipTable
 from hicmae.data.manifest import Manifest
 from hicmae.data.shard_index import ShardIndex
+from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
-from hicmae.data.source import (
-    ClipSource,
-    ClipUnreadableError,
-    ManifestSource,
-    ShardSource,
-    SubsetSource,
-    select_split,
-)
+from hicmae.data.source import ClipSource, ClipUnreadableError, ManifestSource, SubsetSource, select_split
 from tests.corpus import make_corpus
 
 
@@ -68,7 +62,7 @@ def test_sources_travel_to_other_processes(manifest: Manifest, packed: Path, kin
 
 
 def test_open_files_are_limited(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hicmae.data.source._OPEN_FILES", 2)
+    monkeypatch.setattr("hicmae.data.shard_source._OPEN_FILES", 2)
     source = ShardSource(packed)
     for _ in range(2):
         for i in range(len(source)):

@@ -19,8 +19,9 @@ from hicmae.data.epoch import OrderSettings
 from hicmae.data.labels import LabelSpec
 from hicmae.data.loader import LoaderSettings
 from hicmae.data.manifest import read_manifest, write_manifest
+from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
-from hicmae.data.source import ManifestSource, ShardSource
+from hicmae.data.source import ManifestSource
 from hicmae.data.stream import TrainStream
 from tests.corpus import EMOTIONS, make_corpus
 

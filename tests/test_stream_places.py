@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from hicmae.data.manifest import read_manifest, write_manifest
+from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
-from hicmae.data.source import ManifestSource, ShardSource
+from hicmae.data.source import ManifestSource
 from tests.corpus import make_corpus
 from tests.test_stream import assert_same, damaged, ids, make_stream, shards
 

@@ -70,7 +70,8 @@ def sheet_clips(folder: Path, count: int) -> list[SheetClip]:
 
     from hicmae.config import InputSpec
     from hicmae.data.order import generator
-    from hicmae.data.source import ClipUnreadableError, ShardSource
+    from hicmae.data.shard_source import ShardSource
+    from hicmae.data.source import ClipUnreadableError
     from hicmae.figures.contact_sheet import SheetClip
     from hicmae.media.clip import DecodeError
     from hicmae.media.decode import decode_clip

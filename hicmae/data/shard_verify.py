@@ -13,7 +13,8 @@ from hicmae.config import InputSpec
 from hicmae.data.order import generator
 from hicmae.data.packed import PackedClip
 from hicmae.data.shard_index import ShardFile, ShardIndex, sha256_of
-from hicmae.data.source import ClipUnreadableError, ShardSource
+from hicmae.data.shard_source import ShardSource
+from hicmae.data.source import ClipUnreadableError
 from hicmae.data.tar_members import AUDIO_EXTENSIONS, PICTURE_MEMBERS, refusal, scan_tar, split_member_name
 from hicmae.media.clip import DecodeError
 from hicmae.media.decode import decode_clip
