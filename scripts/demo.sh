@@ -15,7 +15,9 @@ hicmae demo-data "$out/corpus" --size 96 --seconds 2.8 3.4 --seed 0 \
     --contact-sheet "$out/figures/corpus.png"
 
 say "2/6 shards"
-hicmae shards write "$out/corpus/manifest.csv" "$out/shards/unlabelled" --split unlabelled --shard-mb 4
+hicmae shards write "$out/corpus/manifest.csv" "$out/shards/unlabelled" --split unlabelled --shard-mb 1 \
+    --format h264 --size 64
+hicmae shards info "$out/shards/unlabelled" --sheet "$out/figures/shards.png"
 
 say "3/6 pre-training on clips without labels"
 rm -rf "$out/pretrain"

@@ -83,6 +83,10 @@ class Seen:
                 total._add_cost(shard, cost)
         return total
 
+    def without_costs(self) -> Self:
+        """A copy that knows nothing of shards."""
+        return self.from_dict(self.to_dict())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint; the costs of shards are left out."""
         return {name: getattr(self, name) for name in NUMBERS} | {"skipped": dict(self.skipped)}

@@ -14,6 +14,7 @@ from typing import Any
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from hicmae.data.batch import ClipBatch
 from hicmae.data.seen import Seen
 from hicmae.training.run_directory import run_directory
 
@@ -33,11 +34,18 @@ class DataReport(Callback):
         self.total = Seen()
         """All finished epochs, over all ranks, resumed parts included."""
         self._carried = Seen()  # of the current epoch, from before an interruption
+        self._trained = Seen()  # of the current epoch, by this process: a checkpoint may be taken one batch later
         self._started = time.perf_counter()
         self._seconds_carried = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        if (stream := _stream(trainer)) is not None:
+            self._trained = stream.seen.without_costs()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         own = _take(trainer)
@@ -46,9 +54,8 @@ class DataReport(Callback):
         parts = _of_all_ranks(own)
         epoch = sum(parts, self._carried)
         seconds = self._seconds_carried + time.perf_counter() - self._started
-        self.total = self.total + epoch
-        self.total.shards.clear()  # costs are of an epoch
-        self._carried, self._seconds_carried = Seen(), 0.0
+        self.total = (self.total + epoch).without_costs()
+        self._carried, self._trained, self._seconds_carried = Seen(), Seen(), 0.0
         self._started = time.perf_counter()
         line = _numbers("data_epoch", epoch, ranks=len(parts), seconds=seconds) | _numbers("data_total", self.total)
         for sink in trainer.loggers:
@@ -60,8 +67,7 @@ class DataReport(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         # Every rank comes here, though only one writes: the counts of all are needed.
-        stream = _stream(trainer)
-        current = sum(_of_all_ranks(stream.seen), self._carried) if stream is not None else self._carried
+        current = sum(_of_all_ranks(self._trained), self._carried)
         checkpoint[_KEY] = {
             "total": self.total.to_dict(),
             "epoch": current.to_dict(),
