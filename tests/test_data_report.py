@@ -70,6 +70,9 @@ def test_every_epoch_and_the_whole_run_are_told(undisturbed: Path, damaged: Path
 def test_an_interrupted_run_tells_the_same(undisturbed: Path, damaged: Path, tmp_path: Path) -> None:
     more = ("--data.max_skip_fraction=0.5",)
     assert main(arguments(damaged, tmp_path, *more, "--trainer.max_steps=4")) == 0
+    with next(tmp_path.glob("logs/version_0/metrics.csv")).open() as file:
+        (part,) = (row for row in csv.DictReader(file) if row.get("data_total/clips"))
+    assert (part["data_total/clips"], part.get("data_epoch/clips")) == ("16.0", None)  # no whole epoch, yet told
     assert main(arguments(damaged, tmp_path, *more, "--trainer.max_steps=8", "--ckpt_path=last")) == 0
     assert main(arguments(damaged, tmp_path, *more, "--ckpt_path=last")) == 0
     assert numbers(told(tmp_path)[-1]) == pytest.approx(numbers(told(undisturbed)[-1]))

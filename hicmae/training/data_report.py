@@ -48,22 +48,29 @@ class DataReport(Callback):
             self._trained = stream.seen.without_costs()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        own = _take(trainer)
-        if own is None:
+        stream = _stream(trainer)
+        if stream is None:
             return
-        parts = _of_all_ranks(own)
+        parts = _of_all_ranks(stream.seen)
         epoch = sum(parts, self._carried)
+        if not epoch.batches:  # an epoch that was at its end when the run went on
+            return
+        total = self.total + epoch
         seconds = self._seconds_carried + time.perf_counter() - self._started
-        self.total = (self.total + epoch).without_costs()
-        self._carried, self._trained, self._seconds_carried = Seen(), Seen(), 0.0
-        self._started = time.perf_counter()
-        line = _numbers("data_epoch", epoch, ranks=len(parts), seconds=seconds) | _numbers("data_total", self.total)
+        line = _numbers("data_epoch", epoch, ranks=len(parts), seconds=seconds)
+        so_far = _numbers("data_total", total)
+        whole = stream.batch >= len(stream)
         for sink in trainer.loggers:
-            sink.log_metrics(line | {"epoch": float(trainer.current_epoch)}, step=trainer.global_step)
+            sink.log_metrics((line if whole else {}) | so_far, step=trainer.global_step)
         if trainer.is_global_zero:
-            logger.info("data of epoch %d: %s", trainer.current_epoch, _sentence(epoch, line))
-            logger.info("data so far: %s", _sentence(self.total, line, part="data_total"))
+            name = f"epoch {trainer.current_epoch}" + ("" if whole else ", which a limit ended early")
+            logger.info("data of %s: %s", name, _sentence(epoch, line))
+            logger.info("data so far: %s", _sentence(total, so_far))
             _write_slowest(trainer, epoch)
+        if whole:  # what is left of an epoch that a limit ended is counted with it when the run goes on
+            stream.seen, self.total = Seen(), total.without_costs()
+            self._carried, self._trained, self._seconds_carried = Seen(), Seen(), 0.0
+            self._started = time.perf_counter()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         # Every rank comes here, though only one writes: the counts of all are needed.
@@ -83,16 +90,6 @@ class DataReport(Callback):
 
 def _stream(trainer: Trainer) -> Any:
     return getattr(trainer.datamodule, "train_loader", None)  # type: ignore[attr-defined]
-
-
-def _take(trainer: Trainer) -> Seen | None:
-    """This process's counts of the epoch that ends; the stream starts anew."""
-    stream = _stream(trainer)
-    if stream is None:
-        return None
-    seen: Seen = stream.seen
-    stream.seen = Seen()
-    return seen
 
 
 def _of_all_ranks(own: Seen) -> list[Seen]:
@@ -119,15 +116,15 @@ def _numbers(prefix: str, seen: Seen, *, ranks: int = 1, seconds: float | None =
     return {f"{prefix}/{name}": value for name, value in line.items()}
 
 
-def _sentence(seen: Seen, line: dict[str, float], part: str = "data_epoch") -> str:
+def _sentence(seen: Seen, line: dict[str, float]) -> str:
     skips = ", ".join(f"{reason} {count}" for reason, count in seen.skipped.most_common())
     text = (
         f"{seen.clips} clips, {seen.video_seconds / 3600:.2f} h of video, {seen.audio_seconds / 3600:.2f} h of audio, "
         f"{seen.bytes_read / 1e9:.3f} GB read, {seen.skipped.total()} skipped" + (f" ({skips})" if skips else "")
     )
-    if f"{part}/wait_percent" in line:
+    if "data_epoch/wait_percent" in line:
         text += (
-            f"; data-wait {line[f'{part}/wait_percent']:.1f}%, {line[f'{part}/read_mb_per_s']:.1f} MB/s, "
+            f"; data-wait {line['data_epoch/wait_percent']:.1f}%, {line['data_epoch/read_mb_per_s']:.1f} MB/s, "
             f"{seen.queue_depth:.1f} batches ready"
         )
     return text
