@@ -7,10 +7,14 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tarfile
+import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +129,35 @@ def test_restart_redoes_only_what_is_missing(manifest: Manifest, shards: Path, m
     assert [after[name] for name in untouched] == [before[name] for name in untouched]
     assert (shards / "index.json").read_text() == index_before
     assert not list(shards.glob(".*.tmp"))
+
+
+def test_a_killed_job_takes_its_processes_with_it(manifest: Manifest, tmp_path: Path) -> None:
+    def processes() -> list[str]:
+        found = []
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # ended in the meantime
+                state, _, _, session = status.read_text().rpartition(") ")[2].split()[:4]
+                if session == str(job.pid) and state != "Z":
+                    found.append(status.parent.name)
+        return found
+
+    command = ["-m", "hicmae", "shards", "write", str(manifest.path), str(tmp_path), "--workers=2", "--shard-mb=0.01"]
+    job = subprocess.Popen([sys.executable, *command, "--format=jpeg", "--size=512"], start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob(".shard-*.tmp")) and job.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert job.poll() is None, "it ended before it could be killed"
+        assert len(processes()) > 2
+        job.kill()
+        job.wait()
+        deadline = time.monotonic() + 20
+        while processes() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not processes()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
 
 
 def test_a_failure_leaves_no_half_written_shard(
