@@ -628,6 +628,18 @@ def test_commands_of_re_encoded_shards(manifest: Manifest, tmp_path: Path, capsy
         with pytest.raises(SystemExit):
             main([*command, *wrong])
         assert message in capsys.readouterr().err
+    # All but the last of a permutation are not "-1 clips".
+    for counting in (["info", out, "--sheet", "x.png", "--sheet-clips"], ["verify", out, "--decode"]):
+        with pytest.raises(SystemExit):
+            main(["shards", *counting, "-1"])
+        assert "'-1' is not a number of clips" in capsys.readouterr().err
+    for size in ("0", "nan", "inf"):
+        assert main([*command, "--shard-mb", size]) == 2
+        assert f"shard_mb={size} must be positive" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["shards", "info", out, "--sheet", out, "--sheet-clips", "1"]) == 2
+    assert main(["shards", "write", str(manifest.path), str(tmp_path / "file")]) == 2
+    assert "Not a directory" in capsys.readouterr().err
     assert main([*command, "--format", "h264", "--audio", "original"]) == 2
     assert "does not go with video 'h264'" in capsys.readouterr().err
     assert main([*command, "--format", "h264", "--square", "0,0,0"]) == 2

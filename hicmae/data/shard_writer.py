@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -79,10 +80,10 @@ def write_shards(
         ValueError: the folder holds shards of other clips or options, or an option is out of range.
         OSError: the disk is full or gone; nothing half-written keeps a shard's name.
     """
-    if shard_mb <= 0 or workers < 1 or not 1 <= part[0] <= part[1]:
+    if not 0 < shard_mb < math.inf or workers < 1 or not 1 <= part[0] <= part[1]:
         raise ValueError(
-            f"shard_mb={shard_mb:g} must be positive, workers={workers} at least 1, and part={part[0]}/{part[1]} "
-            "within 1/n to n/n"
+            f"shard_mb={shard_mb:g} must be positive and finite, workers={workers} at least 1, and "
+            f"part={part[0]}/{part[1]} within 1/n to n/n"
         )
     folder = Path(folder)
     storage = storage or StorageFormat()
