@@ -14,6 +14,7 @@ import tarfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +159,18 @@ def test_a_killed_job_takes_its_processes_with_it(manifest: Manifest, tmp_path: 
     finally:
         with suppress(ProcessLookupError):
             os.killpg(job.pid, signal.SIGKILL)
+
+
+def test_a_process_that_dies_is_an_error_with_a_remedy(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def dying(*_: object) -> None:
+        raise BrokenProcessPool("a process was terminated abruptly")
+
+    monkeypatch.setattr(shard_writer, "_write_in_processes", dying)
+    command = ["shards", "write", str(manifest.path), str(tmp_path / "out"), "--workers", "2", "--shard-mb", "0.07"]
+    assert main(command) == 2
+    assert "fewer --workers" in capsys.readouterr().err
 
 
 def test_a_failure_leaves_no_half_written_shard(
@@ -629,7 +642,7 @@ def test_commands_of_re_encoded_shards(manifest: Manifest, tmp_path: Path, capsy
             main([*command, *wrong])
         assert message in capsys.readouterr().err
     # All but the last of a permutation are not "-1 clips".
-    for counting in (["info", out, "--sheet", "x.png", "--sheet-clips"], ["verify", out, "--decode"]):
+    for counting in (["info", out, "--sheet", str(tmp_path / "x.png"), "--sheet-clips"], ["verify", out, "--decode"]):
         with pytest.raises(SystemExit):
             main(["shards", *counting, "-1"])
         assert "'-1' is not a number of clips" in capsys.readouterr().err

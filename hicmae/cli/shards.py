@@ -91,12 +91,19 @@ def _square(text: str) -> tuple[int, int, int] | None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the action; 0 when all is well."""
+    from concurrent.futures.process import BrokenProcessPool
+
     from rich.console import Console
 
     console = Console()
     actions = {"write": _write, "info": _info, "verify": _verify, "index": _index}
     try:
         return actions[args.action](args, console)
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "a process that packs clips was killed, as happens when memory runs out; run the same command again, with "
+            "fewer --workers: finished shards stay"
+        ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ValueError(
