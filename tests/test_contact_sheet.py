@@ -34,3 +34,12 @@ def test_clips_lie_in_reading_order_and_what_is_missing_is_said(tmp_path: Path) 
     np.testing.assert_allclose(patch(1, 0, 25, 45), (224, 224, 224), atol=8)
     warning = sheet[8 + 128 + 14 : 8 + 128 + 64, 8 + 208 : 8 + 408]
     assert (warning[..., 0] > warning[..., 1] + 100).sum() > 100  # in red
+
+
+def test_colours_are_those_of_the_frames(tmp_path: Path) -> None:
+    shades = np.zeros((16, 40, 40, 3), dtype=np.uint8)
+    shades[..., 0], shades[..., 1] = np.arange(40) * 6, np.arange(40)[:, None] * 6
+    path = draw_contact_sheet([SheetClip(title="shades", frames=shades, log_mel=None)], tmp_path / "sheet.png", tile=40)
+    with Image.open(path) as image:
+        shown = np.asarray(image.convert("RGB"))[8 + 14 : 8 + 14 + 40, 8 : 8 + 40]
+    np.testing.assert_array_equal(shown, shades[0])  # as smooth as the frame, without steps of a palette

@@ -7,10 +7,15 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tarfile
+import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +130,47 @@ def test_restart_redoes_only_what_is_missing(manifest: Manifest, shards: Path, m
     assert [after[name] for name in untouched] == [before[name] for name in untouched]
     assert (shards / "index.json").read_text() == index_before
     assert not list(shards.glob(".*.tmp"))
+
+
+def test_a_killed_job_takes_its_processes_with_it(manifest: Manifest, tmp_path: Path) -> None:
+    def processes() -> list[str]:
+        found = []
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # ended in the meantime
+                state, _, _, session = status.read_text().rpartition(") ")[2].split()[:4]
+                if session == str(job.pid) and state != "Z":
+                    found.append(status.parent.name)
+        return found
+
+    command = ["-m", "hicmae", "shards", "write", str(manifest.path), str(tmp_path), "--workers=2", "--shard-mb=0.01"]
+    job = subprocess.Popen([sys.executable, *command, "--format=jpeg", "--size=512"], start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob(".shard-*.tmp")) and job.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert job.poll() is None, "it ended before it could be killed"
+        assert len(processes()) > 2
+        job.kill()
+        job.wait()
+        deadline = time.monotonic() + 20
+        while processes() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not processes()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+
+
+def test_a_process_that_dies_is_an_error_with_a_remedy(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def dying(*_: object) -> None:
+        raise BrokenProcessPool("a process was terminated abruptly")
+
+    monkeypatch.setattr(shard_writer, "_write_in_processes", dying)
+    command = ["shards", "write", str(manifest.path), str(tmp_path / "out"), "--workers", "2", "--shard-mb", "0.07"]
+    assert main(command) == 2
+    assert "fewer --workers" in capsys.readouterr().err
 
 
 def test_a_failure_leaves_no_half_written_shard(
@@ -595,6 +641,18 @@ def test_commands_of_re_encoded_shards(manifest: Manifest, tmp_path: Path, capsy
         with pytest.raises(SystemExit):
             main([*command, *wrong])
         assert message in capsys.readouterr().err
+    # All but the last of a permutation are not "-1 clips".
+    for counting in (["info", out, "--sheet", str(tmp_path / "x.png"), "--sheet-clips"], ["verify", out, "--decode"]):
+        with pytest.raises(SystemExit):
+            main(["shards", *counting, "-1"])
+        assert "'-1' is not a number of clips" in capsys.readouterr().err
+    for size in ("0", "nan", "inf"):
+        assert main([*command, "--shard-mb", size]) == 2
+        assert f"shard_mb={size} must be positive" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["shards", "info", out, "--sheet", out, "--sheet-clips", "1"]) == 2
+    assert main(["shards", "write", str(manifest.path), str(tmp_path / "file")]) == 2
+    assert "Not a directory" in capsys.readouterr().err
     assert main([*command, "--format", "h264", "--audio", "original"]) == 2
     assert "does not go with video 'h264'" in capsys.readouterr().err
     assert main([*command, "--format", "h264", "--square", "0,0,0"]) == 2

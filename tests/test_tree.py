@@ -95,5 +95,8 @@ def test_what_makes_no_manifest_is_refused(tmp_path: Path, capsys: pytest.Captur
     touch(tmp_path / "four", "a.mp4")
     with pytest.raises(ValueError, match="has no folder 1"):
         scan_tree(tmp_path / "four", subject_level=1)
+    touch(tmp_path / "five", "a/b/c.mp4")  # counted from the end, -1 would name a subject
+    with pytest.raises(ValueError, match="counted from 1"):
+        scan_tree(tmp_path / "five", subject_level=-1)
     assert main(["manifest", "tree", str(tmp_path / "m.txt"), "--video", str(tmp_path / "four")]) == 2
     assert "ends in .csv or .parquet" in capsys.readouterr().err

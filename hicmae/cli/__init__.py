@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         status: int = args.run(args)
-    except (ValueError, FileNotFoundError, FileExistsError, PermissionError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError,
+            PermissionError) as error:  # fmt: skip
         sys.stderr.write(f"hicmae {args.command}: error: {error}\n")
         return 2
     except KeyboardInterrupt:

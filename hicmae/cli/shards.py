@@ -52,14 +52,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument("folder", type=Path)
     info.add_argument("--sheet", type=Path, default=argparse.SUPPRESS, metavar="PNG",
                       help="also draw frames and spectrograms of some clips")  # fmt: skip
-    info.add_argument("--sheet-clips", type=int, default=24, metavar="N", help="clips on the sheet, drawn at random")
+    info.add_argument("--sheet-clips", type=_count, default=24, metavar="N", help="clips on the sheet, drawn at random")
 
     verify = command("verify", "check tars against index and hashes, and decode a sample of clips")
     verify.add_argument("folder", type=Path)
-    verify.add_argument("--decode", type=int, default=16, metavar="N", help="clips to decode, drawn at random")
+    verify.add_argument("--decode", type=_count, default=16, metavar="N", help="clips to decode, drawn at random")
 
     index = command("index", "write an index.json for WebDataset tars from elsewhere")
     index.add_argument("folder", type=Path)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of clips, 0 or more")
+    return int(text)
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -85,12 +91,19 @@ def _square(text: str) -> tuple[int, int, int] | None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the action; 0 when all is well."""
+    from concurrent.futures.process import BrokenProcessPool
+
     from rich.console import Console
 
     console = Console()
     actions = {"write": _write, "info": _info, "verify": _verify, "index": _index}
     try:
         return actions[args.action](args, console)
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "a process that packs clips was killed, as happens when memory runs out; run the same command again, with "
+            "fewer --workers: finished shards stay"
+        ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ValueError(

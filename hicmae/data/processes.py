@@ -21,7 +21,7 @@ def worker_context() -> BaseContext:
     return context
 
 
-def end_with_parent(worker: int) -> None:
+def end_with_parent(worker: int = 0) -> None:
     """Let this worker end when the process that asked for it does, killed or not.
 
     PyTorch's own watch looks at the parent's number, and the parent of a worker is the fork server, which lives on as

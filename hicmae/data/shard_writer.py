@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,7 +25,7 @@ import webdataset as wds
 from hicmae import __version__
 from hicmae.data.manifest import Clip, Manifest
 from hicmae.data.packed import PackedClip, Reject, Shard
-from hicmae.data.processes import worker_context
+from hicmae.data.processes import end_with_parent, worker_context
 from hicmae.data.shard_index import INDEX_NAME, ShardIndex, write_json
 from hicmae.data.shard_pack import pack_clip
 from hicmae.data.shard_plan import ShardPlan, SizeEstimate, estimate_sizes, plan_shards
@@ -79,10 +80,10 @@ def write_shards(
         ValueError: the folder holds shards of other clips or options, or an option is out of range.
         OSError: the disk is full or gone; nothing half-written keeps a shard's name.
     """
-    if shard_mb <= 0 or workers < 1 or not 1 <= part[0] <= part[1]:
+    if not 0 < shard_mb < math.inf or workers < 1 or not 1 <= part[0] <= part[1]:
         raise ValueError(
-            f"shard_mb={shard_mb:g} must be positive, workers={workers} at least 1, and part={part[0]}/{part[1]} "
-            "within 1/n to n/n"
+            f"shard_mb={shard_mb:g} must be positive and finite, workers={workers} at least 1, and "
+            f"part={part[0]}/{part[1]} within 1/n to n/n"
         )
     folder = Path(folder)
     storage = storage or StorageFormat()
@@ -265,6 +266,8 @@ class _Stopped(Exception):
 def _share(counter: Any, stop: Any) -> None:
     global _clips_done, _stop
     _clips_done, _stop = counter, stop
+    # A worker of a killed job would wait for its next shard for ever, after another two of them.
+    end_with_parent()
 
 
 def _write_shard_counting(task: _Task) -> None:

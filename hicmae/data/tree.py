@@ -49,6 +49,10 @@ def scan_tree(
     """
     if video is None and audio is None:
         raise ValueError("neither a folder of picture files nor one of sound files was given")
+    if subject_level < 0:
+        raise ValueError(
+            f"subject_level={subject_level}: folders are counted from 1, the one next to the root; 0: none"
+        )
     other: Counter[str] = Counter()
     pictures = _media_below(Path(video), VIDEO_EXTENSIONS, other) if video is not None else {}
     sounds = _media_below(Path(audio), AUDIO_EXTENSIONS, other) if audio is not None else {}

@@ -50,8 +50,7 @@ def draw_contact_sheet(clips: Sequence[SheetClip], path: str | Path, *, columns:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # A palette keeps the file small.
-        sheet.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(draft, format="PNG", optimize=True)
+        sheet.save(draft, format="PNG", optimize=True)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

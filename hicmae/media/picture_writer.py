@@ -23,6 +23,8 @@ H264_OPTIONS = {
     "bf": "0",
     "sc_threshold": "0",
     "tune": "fastdecode",
+    # Its faster look-ahead reads memory that it never wrote: the same frames now and then gave other bytes.
+    "x264-params": "cpu-independent=1",
 }
 """Any frame is at most 15 frames from a key frame, frames come out in the order they went in, and the costly tools of
 the format (CABAC, deblocking, weighted prediction) are not used."""
