@@ -39,6 +39,7 @@ from hicmae.data.shard_writer import write_shards
 from hicmae.data.storage import StorageFormat
 from hicmae.data.tar_members import scan_tar
 from hicmae.media.decode import decode_clip
+from hicmae.media.picture_writer import SETTINGS
 from tests.corpus import clip_bytes, make_corpus
 
 SMALL_MB = 0.07  # a few clips a shard
@@ -377,6 +378,28 @@ def test_foreign_tars_are_indexed_and_what_is_unsafe_is_left_out(tmp_path: Path)
     assert ShardSource(tmp_path).read(1).audio == wav
     with pytest.raises(FileExistsError, match="remove it"):
         index_foreign(tmp_path)
+
+
+def test_a_tar_of_a_folder_is_indexed(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "one.mp4").write_bytes(clip_bytes())
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "clips", arcname=".")
+    with tarfile.open(tmp_path / "b.tar", "w") as archive:
+        archive.add(tmp_path / "clips", arcname="clips")
+    index = index_foreign(tmp_path)
+    assert index.clips.values("clip_id") == ["one", "clips_one"]
+    assert index.rejected == ()
+    assert verify_shards(tmp_path, decode=2).problems == ()
+
+
+def test_shards_begun_with_another_encoder_are_not_gone_on_with(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(manifest, tmp_path / "out", storage=H264, part=(1, 2))
+    monkeypatch.setitem(SETTINGS, "h264", SETTINGS["h264"] | {"crf": "30"})
+    with pytest.raises(ValueError, match=r"encoding: .*'crf': '20'.* there, .*'crf': '30'.* now"):
+        write_shards(manifest, tmp_path / "out", storage=H264, part=(2, 2))
 
 
 @pytest.mark.parametrize("cut", ["member", "header", "end"])

@@ -13,6 +13,7 @@ from hicmae.data.order import generator
 from hicmae.data.packed import Reject
 from hicmae.data.shard_pack import pack_clip
 from hicmae.data.storage import StorageFormat
+from hicmae.media.picture_writer import SETTINGS
 
 TAR_OVERHEAD = 3 * 1024
 """Header and padding of the members of a clip, in bytes."""
@@ -72,6 +73,7 @@ def plan_shards(
     digest = hashlib.blake2b(digest_size=16)
     options = {
         "storage": storage.to_dict(),
+        "encoding": SETTINGS.get(storage.video),
         "shard_bytes": shard_bytes,
         "seed": seed,
         "estimate": None if estimate is None else asdict(estimate),

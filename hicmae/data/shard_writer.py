@@ -137,11 +137,11 @@ def _claim(folder: Path, plan: ShardPlan, manifest: Manifest) -> None:
     """Say what the folder is for, or refuse one that is for something else."""
     file = folder / PLAN_NAME
     values = {
-        "plan": plan.digest,
         "manifest": manifest.path.name,
         "clips": plan.clips,
-        "shards": len(plan.shards),
         **plan.options,
+        "shards": len(plan.shards),
+        "plan": plan.digest,
     }
     if file.exists():
         try:

@@ -36,6 +36,8 @@ def scan_tar(path: Path) -> tuple[list[TarMember], str | None]:
     try:
         with tarfile.open(path, "r:") as tar:
             for entry in tar:
+                if entry.isdir():
+                    continue
                 if not entry.isfile():
                     return members, f"member {entry.name!r} is not a regular file"
                 if entry.offset_data + entry.size > total:
@@ -53,8 +55,11 @@ def scan_tar(path: Path) -> tuple[list[TarMember], str | None]:
 
 
 def split_member_name(name: str) -> tuple[str, str] | None:
-    """(key, extension in lower case) as WebDataset splits names: at the first dot of the file name; else None."""
-    match = _KEY_AND_EXTENSION.fullmatch(name)
+    """(key, extension in lower case) as WebDataset splits names: at the first dot of the file name; else None.
+
+    A leading ``./``, as ``tar cf shard.tar .`` writes it, is no part of the key.
+    """
+    match = _KEY_AND_EXTENSION.fullmatch(name.removeprefix("./"))
     return (match.group(1), match.group(2).lower()) if match else None
 
 

@@ -30,6 +30,11 @@ H264_OPTIONS = {
 the format (CABAC, deblocking, weighted prediction) are not used."""
 JPEG_QUALITY = 90
 JPEG_SUBSAMPLING = "420"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "h264": dict(H264_OPTIONS),
+    "jpeg": {"quality": JPEG_QUALITY, "subsampling": JPEG_SUBSAMPLING},
+}
+"""How pictures are encoded, by format: what decides their bytes besides the frames."""
 MOST_BYTES = 2**31
 """Largest file that is written for a clip; shards take no larger member."""
 
