@@ -200,6 +200,20 @@ def test_bad_settings_end_with_one_line(shards, tmp_path, capsys, change, messag
     assert time.perf_counter() - started < 20
 
 
+@pytest.mark.parametrize("share", [0.05, 1.0])
+def test_data_that_cannot_be_used_end_with_one_line(tmp_path, capsys, share):
+    damaged = tmp_path / "shards"
+    write_shards(make_corpus(tmp_path / "corpus", 8), damaged, shard_mb=0.06)
+    for tar in damaged.glob("*.tar"):
+        tar.write_bytes(bytes(tar.stat().st_size))
+    run = arguments(damaged, tmp_path / "run", "--data.num_workers=1", f"--data.max_skip_fraction={share}")
+    assert main(run) == 1
+    error = capsys.readouterr().err
+    assert error.strip().splitlines()[-1].startswith("pretrain: error: ")
+    assert "Traceback" not in error
+    assert "(checksum_mismatch)" in error
+
+
 def test_a_checkpoint_of_another_architecture_is_refused_by_field(undisturbed, shards, tmp_path, capsys):
     other = json.dumps(SMALL | {"width": 64})
     path = undisturbed / "checkpoints" / "last.ckpt"
