@@ -102,14 +102,18 @@ def test_a_run_stopped_in_mid_epoch_goes_on_exactly(undisturbed, shards, tmp_pat
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
-def test_sigterm_saves_and_the_run_goes_on_exactly(undisturbed, shards, tmp_path):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_to_all_processes_saves_and_the_run_goes_on_exactly(undisturbed, shards, tmp_path, workers):
+    """As a cluster sends it: decoding processes and their server too, and more than once."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pretrain", *arguments(shards, tmp_path)], stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-m", "pretrain", *arguments(shards, tmp_path, f"--data.num_workers={workers}")],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
         if "step 2 " in line:
-            process.send_signal(signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGTERM)
             break
     said = process.stderr.read()
     assert process.wait(timeout=60) == 128 + signal.SIGTERM

@@ -22,7 +22,7 @@ from hicmae.config import InputSpec
 from hicmae.data.clip_decoder import ClipDecoder
 from hicmae.data.fetch_error import FetchError
 from hicmae.data.pixels import Pixels
-from hicmae.data.processes import end_with_parent, worker_context
+from hicmae.data.processes import live_as_long_as_the_job, worker_context
 from hicmae.data.skips import UnusableDataError
 from hicmae.data.source import ClipSource
 from hicmae.media.decode import Decoder
@@ -124,7 +124,7 @@ class BatchLoader:
                 "persistent_workers": True,
                 "prefetch_factor": settings.prefetch,
                 "multiprocessing_context": worker_context(),
-                "worker_init_fn": end_with_parent,
+                "worker_init_fn": live_as_long_as_the_job,
                 "timeout": settings.timeout_s,
             }
         self.wait_seconds = 0.0
@@ -199,7 +199,11 @@ class BatchLoader:
     def close(self) -> None:
         """End the worker processes now, not when the garbage collector comes by; a later pass starts new ones."""
         if self._loader._iterator is not None:
-            self._loader._iterator._shutdown_workers()
+            workers = getattr(self._loader._iterator, "_workers", ())
+            self._loader._iterator._shutdown_workers()  # waits for seconds, then asks stuck ones to end
+            for worker in workers:
+                if worker.is_alive():
+                    worker.kill()
         self._loader._iterator = None
 
 
