@@ -104,6 +104,7 @@ class PretrainData(pl.LightningDataModule):
         self.source: ClipSource = ShardSource(list(shards), cache)
         self.val_source: ClipSource | None = ShardSource(list(val_shards), cache) if val_shards else None
         self.train_loader: TrainStream | None = None
+        self._val_loader: EvaluationLoader | None = None
 
     @property
     def loader(self) -> LoaderSettings:
@@ -135,7 +136,9 @@ class PretrainData(pl.LightningDataModule):
         """Held-out clips, each once; nothing to validate on without ``val_shards``."""
         if self.val_source is None:
             return []
-        return EvaluationLoader(self.val_source, segments=1, spec=self.spec, loader=self.loader)
+        if self._val_loader is None:  # kept, because its workers are
+            self._val_loader = EvaluationLoader(self.val_source, segments=1, spec=self.spec, loader=self.loader)
+        return self._val_loader
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
         """Copy from page-locked memory while the device works."""
@@ -143,8 +146,9 @@ class PretrainData(pl.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """End the decoding processes."""
-        if self.train_loader is not None:
-            self.train_loader.close()
+        for loader in (self.train_loader, self._val_loader):
+            if loader is not None:
+                loader.close()
 
     def on_before_batch_transfer(self, batch: ClipBatch, dataloader_idx: int) -> ClipBatch:
         """Held-out clips come unmasked: give each the masks that belong to its name, the same every time."""

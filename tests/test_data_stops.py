@@ -45,6 +45,16 @@ def test_a_dead_worker_is_found_before_the_time_out(tmp_path: Path) -> None:
     assert time.monotonic() - started < 20
 
 
+def test_closing_ends_workers_that_are_stuck(tmp_path: Path) -> None:
+    stream = make_stream(SilentSource(make_corpus(tmp_path, 8)), num_workers=1, timeout_s=6.0)
+    batches = iter(stream)
+    next(batches)
+    workers = stream._batches._loader._iterator._workers
+    with pytest.raises(DataStoppedError):
+        list(batches)
+    assert not any(is_alive(worker.pid) for worker in workers)
+
+
 def test_slow_data_is_waited_for(tmp_path: Path) -> None:
     source = SlowSource(make_corpus(tmp_path, 6))
     stream = make_stream(source, num_workers=1, timeout_s=12.0)  # longer than the loader's own waits

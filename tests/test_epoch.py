@@ -147,6 +147,11 @@ def test_joint_batches_in_which_a_clip_would_come_twice(settings: dict[str, Any]
     assert order.batches(world_size=2, batch_size=2) > 1
 
 
+def test_a_data_set_without_clips_has_no_weight() -> None:
+    with pytest.raises(ValueError, match="data set 1 has no clips; leave it out"):
+        EpochOrder(OrderSettings(weights=(1, 1)), group_sizes=(0, 10), dataset_sizes=(0, 10), seed=0)
+
+
 def test_empty_shards_do_no_harm() -> None:
     settings = OrderSettings(weights=(1, 1), epoch_clips=40)
     order = EpochOrder(settings, group_sizes=(10, 0, 10, 0, 30, 0), dataset_sizes=(20, 30), seed=0)

@@ -34,7 +34,9 @@ def fetch(url: str, settings: FetchSettings = FAST) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("url", ["http://h/a", "https://h/a", "s3://bucket/a b", "file:///data/a"])
+@pytest.mark.parametrize(
+    "url", ["http://h/a", "https://h/a", "s3://bucket/a b", "s3://bucket/\u00e9", "file:///data/a"]
+)
 def test_schemes_that_are_read(url: str) -> None:
     assert is_url(url)
 
@@ -44,11 +46,11 @@ def test_schemes_that_are_read(url: str) -> None:
     [
         "pipe:cat /etc/passwd", "ftp://h/a", "gs://b/a", "simplecache::http://h/a", "http://h/a::pipe:ls", "http:/h/a",
         "HTTP://h/a", "file://host/a", "file:a", "http:///a", "s3://", "http://h/a b", "http://h/a\r\nX: y", "data:,x",
-        "zip://*.tar::s3://b/a", "local::http://h",
+        "zip://*.tar::s3://b/a", "local::http://h", "http://h/donn\u00e9es",
     ],
 )  # fmt: skip
 def test_anything_else_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"http://|s3://NAME|file:///|%20"):
+    with pytest.raises(ValueError, match=r"http://|s3://NAME|file:///|%20|% signs"):
         is_url(url)
     with pytest.raises(ValueError):
         check_url(url)
@@ -185,3 +187,12 @@ def test_local_files(tmp_path: Path) -> None:
 def test_settings_are_checked(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         FetchSettings(**wrong)
+
+
+def test_a_silent_server_is_told_alike_whichever_clock_goes_off_first(
+    server: HostileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.faults["file.tar"].append("always silent")
+    monkeypatch.setattr("threading.Timer.start", lambda self: None)
+    with pytest.raises(FetchError, match="the head of the answer did not come"):
+        fetch(f"{server.url}/file.tar")

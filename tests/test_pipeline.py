@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import timeit
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,7 +20,7 @@ from hicmae.data.batch import ClipBatch
 from hicmae.data.clip_decoder import ClipDecoder
 from hicmae.data.loader import BatchLoader, LoaderSettings
 from hicmae.data.order import clip_generator
-from hicmae.data.pipeline import BuildEvaluationBatches, BuildTrainingBatches
+from hicmae.data.pipeline import BuildEvaluationBatches, BuildTrainingBatches, _candidates
 from hicmae.data.plan import PlannedBatch
 from hicmae.data.source import ClipInfo, ClipSource, EncodedClip, ManifestSource
 from hicmae.data.storage import StorageFormat
@@ -218,3 +219,22 @@ def test_a_worker_hands_its_batch_over_without_a_copy(pixels: str) -> None:
     through = BatchLoader([_Plans(), build], settings, num_workers=1)
     _assert_same(next(iter(through))[1], here[1])
     through.close()
+
+
+def test_replacements_come_from_the_whole_epoch_without_those_taken() -> None:
+    epoch = np.arange(2_000)
+    drawn = [_candidates(epoch, {0, 1, 2}, np.random.default_rng(seed)) for seed in range(200)]
+    assert all(len(set(clips)) == len(clips) == 100 for clips in drawn)
+    counts = np.bincount(np.concatenate(drawn), minlength=2_000)
+    assert not counts[:3].any()
+    assert counts[3:].mean() == pytest.approx(10, rel=0.01)
+    assert counts[3:].max() < 30
+    assert sorted(_candidates(np.array([4, 5, 4, 6]), {6}, np.random.default_rng(0))) == [4, 5]
+    assert sorted(_candidates(np.array([4, 5]), {4, 5}, np.random.default_rng(0))) == [4, 5]
+
+
+def test_replacing_a_clip_does_not_put_an_epoch_of_millions_in_order() -> None:
+    epoch, taken = np.random.default_rng(0).permutation(4_000_000), set(range(40))
+    sorting = min(timeit.repeat(lambda: np.sort(epoch), number=1, repeat=3))
+    drawing = min(timeit.repeat(lambda: _candidates(epoch, taken, np.random.default_rng(1)), number=1, repeat=3))
+    assert drawing < sorting / 10

@@ -102,14 +102,18 @@ def test_a_run_stopped_in_mid_epoch_goes_on_exactly(undisturbed, shards, tmp_pat
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
-def test_sigterm_saves_and_the_run_goes_on_exactly(undisturbed, shards, tmp_path):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_to_all_processes_saves_and_the_run_goes_on_exactly(undisturbed, shards, tmp_path, workers):
+    """As a cluster sends it: decoding processes and their server too, and more than once."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pretrain", *arguments(shards, tmp_path)], stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-m", "pretrain", *arguments(shards, tmp_path, f"--data.num_workers={workers}")],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
         if "step 2 " in line:
-            process.send_signal(signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGTERM)
             break
     said = process.stderr.read()
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
@@ -198,6 +202,20 @@ def test_bad_settings_end_with_one_line(shards, tmp_path, capsys, change, messag
     assert error.startswith("pretrain: error: ")
     assert message in error
     assert time.perf_counter() - started < 20
+
+
+@pytest.mark.parametrize("share", [0.05, 1.0])
+def test_data_that_cannot_be_used_end_with_one_line(tmp_path, capsys, share):
+    damaged = tmp_path / "shards"
+    write_shards(make_corpus(tmp_path / "corpus", 8), damaged, shard_mb=0.06)
+    for tar in damaged.glob("*.tar"):
+        tar.write_bytes(bytes(tar.stat().st_size))
+    run = arguments(damaged, tmp_path / "run", "--data.num_workers=1", f"--data.max_skip_fraction={share}")
+    assert main(run) == 1
+    error = capsys.readouterr().err
+    assert error.strip().splitlines()[-1].startswith("pretrain: error: ")
+    assert "Traceback" not in error
+    assert "(checksum_mismatch)" in error
 
 
 def test_a_checkpoint_of_another_architecture_is_refused_by_field(undisturbed, shards, tmp_path, capsys):

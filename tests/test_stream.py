@@ -21,6 +21,7 @@ from hicmae.data.loader import LoaderSettings
 from hicmae.data.manifest import read_manifest, write_manifest
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
+from hicmae.data.skips import UnusableDataError
 from hicmae.data.source import ManifestSource
 from hicmae.data.stream import TrainStream
 from tests.corpus import EMOTIONS, make_corpus
@@ -264,6 +265,20 @@ def test_too_many_corrupt_clips_stop_the_job(damaged: ManifestSource, tmp_path: 
     hopeless = ManifestSource(make_corpus(tmp_path, 4, text=range(4)))
     with pytest.raises(RuntimeError, match="nor could 2 clips tried in its place"):
         list(make_stream(hopeless, max_skip_fraction=1.0))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_hopeless_data_ends_with_the_sentence_of_the_worker_alone(tmp_path: Path, workers: int) -> None:
+    hopeless = ManifestSource(make_corpus(tmp_path, 4, text=range(4)))
+    stream = make_stream(hopeless, num_workers=workers, max_skip_fraction=1.0)
+    with pytest.raises(UnusableDataError, match=r"^[^\n]*nor could 2 clips tried in its place[^\n]*$"):
+        list(stream)
+
+
+def test_the_share_of_skips_is_of_clips_and_not_of_windows(damaged: ManifestSource) -> None:
+    with pytest.raises(UnusableDataError, match=r"2 of \d+ clips were skipped"):
+        list(make_stream(damaged, max_skip_fraction=0.05, windows_per_clip=4))
+    list(make_stream(damaged, max_skip_fraction=0.1, windows_per_clip=4))
 
 
 def test_a_shard_cut_in_half_is_counted_and_does_not_stop_the_job(

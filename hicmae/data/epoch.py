@@ -106,6 +106,10 @@ class EpochOrder:
                 f"weights has {len(weights)} numbers and there are {len(dataset_sizes)} data sets; give one for each "
                 "folder of shards, in their order"
             )
+        if not all(dataset_sizes):
+            raise ValueError(
+                f"weights={list(weights)}: data set {dataset_sizes.index(0) + 1} has no clips; leave it out"
+            )
         edges = np.searchsorted(np.cumsum(self._group_sizes), np.cumsum(dataset_sizes)) + 1
         return [self._group_sizes[a:b] for a, b in itertools.pairwise([0, *edges.tolist()])]
 

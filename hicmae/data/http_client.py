@@ -126,7 +126,9 @@ class _TimedConnection(http.client.HTTPConnection):
         try:
             response = super().getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise TimeoutError("the head of the answer did not come") if late.is_set() else error from None
+            if late.is_set() or isinstance(error, TimeoutError):  # of a silent server, either may notice first
+                raise TimeoutError("the head of the answer did not come") from None
+            raise
         finally:
             watch.cancel()
         if late.is_set():  # a head cut off may still look like one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,10 @@ import webdataset as wds
 
 from hicmae.config import InputSpec
 from hicmae.data.clip_decoder import ClipDecoder
+from hicmae.data.fetch_error import FetchError
 from hicmae.data.pixels import Pixels
-from hicmae.data.processes import end_with_parent, worker_context
+from hicmae.data.processes import live_as_long_as_the_job, worker_context
+from hicmae.data.skips import UnusableDataError
 from hicmae.data.source import ClipSource
 from hicmae.media.decode import Decoder
 
@@ -58,7 +60,7 @@ class LoaderSettings:
     pin_memory: bool = False
     """Hand out batches in page-locked memory, for a GPU."""
     max_skip_fraction: float = 0.05
-    """Share of clips that may be unusable before ``RuntimeError`` ends the job."""
+    """Share of clips that may be unusable before ``UnusableDataError`` ends the job."""
     timeout_s: float = 600.0
     """How long to wait for a batch of the workers, in seconds, before ``DataStoppedError`` ends the job."""
 
@@ -89,6 +91,21 @@ class DataStoppedError(RuntimeError):
     """The workers gave no batch for ``timeout_s``, or one of them died."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    """An error that the user is to read, on its way from a worker: torch would make its traceback the message."""
+
+    error: Exception
+
+
+def _hand_over_failures(batches: Iterable[Any]) -> Iterator[Any]:
+    """Last stage of every pipeline: what ends a pass for a reason that the user can change comes as it was raised."""
+    try:
+        yield from batches
+    except (FetchError, UnusableDataError) as error:
+        yield _Failure(error=error)
+
+
 class BatchLoader:
     """Runs stages in worker processes, which live through all passes and share no threads with this process.
 
@@ -107,7 +124,7 @@ class BatchLoader:
                 "persistent_workers": True,
                 "prefetch_factor": settings.prefetch,
                 "multiprocessing_context": worker_context(),
-                "worker_init_fn": end_with_parent,
+                "worker_init_fn": live_as_long_as_the_job,
                 "timeout": settings.timeout_s,
             }
         self.wait_seconds = 0.0
@@ -115,7 +132,7 @@ class BatchLoader:
         self.ready = 0
         """Batches that lay ready when the latest one was asked for; 0 without worker processes."""
         self._loader: Any = DataLoader(
-            wds.DataPipeline(*stages),
+            wds.DataPipeline(*stages, _hand_over_failures),
             batch_size=None,
             num_workers=num_workers,
             pin_memory=settings.pin_memory,
@@ -127,6 +144,7 @@ class BatchLoader:
 
         Raises:
             DataStoppedError: no batch for ``timeout_s``, or a dead worker; the workers have been ended.
+            FetchError, UnusableDataError: as a worker raised them.
         """
         if self._loader._iterator is not None:
             self._loader._iterator._timeout = self._timeout_s  # ending the pass before is one wait
@@ -139,6 +157,9 @@ class BatchLoader:
             except StopIteration:
                 return
             self.wait_seconds += time.perf_counter() - started
+            if isinstance(batch, _Failure):
+                self.close()
+                raise batch.error
             yield batch
 
     def _count_ready(self, batches: Any) -> int:
@@ -178,7 +199,11 @@ class BatchLoader:
     def close(self) -> None:
         """End the worker processes now, not when the garbage collector comes by; a later pass starts new ones."""
         if self._loader._iterator is not None:
-            self._loader._iterator._shutdown_workers()
+            workers = getattr(self._loader._iterator, "_workers", ())
+            self._loader._iterator._shutdown_workers()  # waits for seconds, then asks stuck ones to end
+            for worker in workers:
+                if worker.is_alive():
+                    worker.kill()
         self._loader._iterator = None
 
 

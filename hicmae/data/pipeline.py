@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
 from hicmae.data.augment import Draws, EvaluationDraws
@@ -20,6 +21,7 @@ from hicmae.data.costs import Costs
 from hicmae.data.labels import LabelSpec
 from hicmae.data.order import clip_generator, generator
 from hicmae.data.plan import PlannedBatch
+from hicmae.data.skips import UnusableDataError
 from hicmae.data.source import ClipSource, ClipUnreadableError
 from hicmae.media.clip import ClipSlot, DecodeError
 from hicmae.media.decode import PixelFormat
@@ -99,21 +101,30 @@ class BuildTrainingBatches:
         costs: Costs,
     ) -> list[LoadedClip]:
         """Another clip of this epoch, none of the joint batch: a twin would be a false negative in contrast."""
-        candidates = np.setdiff1d(plan.joint, np.fromiter(taken, dtype=np.int64))
-        if not len(candidates):
-            candidates = plan.joint.reshape(-1)  # an epoch of one batch has nothing else
         rng = generator("replacement", self.seed, plan.epoch, skip.clip_id)
+        candidates = _candidates(plan.joint.reshape(-1), taken, rng)
         last = skip
-        for number in rng.permutation(candidates)[:_REPLACEMENTS].tolist():
+        for number in candidates:
             loaded = self._load(number, plan.epoch, windows, slots, costs)
             if isinstance(loaded, list):
                 return loaded
             last = loaded
-        raise RuntimeError(
+        raise UnusableDataError(
             f"{self.source.name}: clip {skip.clip_id!r} could not be used ({skip.reason}), nor could "
-            f"{min(_REPLACEMENTS, len(candidates))} clips tried in its place; the last one: {last.detail}. "
+            f"{len(candidates)} clips tried in its place; the last one: {last.detail}. "
             "Check the data with 'hicmae shards verify'"
         )
+
+
+def _candidates(epoch: NDArray[np.int64], taken: set[int], rng: np.random.Generator) -> list[int]:
+    """Clips of the epoch to try in another one's place, in order; none that is ``taken``, if there are others.
+
+    Few are drawn rather than all put in order: an epoch of a million clips would cost tenths of a second a bad clip.
+    """
+    places = rng.choice(len(epoch), size=min(len(epoch), _REPLACEMENTS + len(taken)), replace=False)
+    drawn = list(dict.fromkeys(epoch[places].tolist()))  # a clip may come several times in an epoch with weights
+    others = [number for number in drawn if number not in taken]
+    return (others or drawn)[:_REPLACEMENTS]  # an epoch of one batch has nothing else
 
 
 @dataclass(kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from multiprocessing.context import BaseContext
 
@@ -17,11 +18,36 @@ def worker_context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hicmae.data.pipeline"])
+    context.set_forkserver_preload(["hicmae.data.pipeline", "hicmae.data.fork_server"])
     return context
 
 
-def end_with_parent(worker: int = 0) -> None:
+def live_as_long_as_the_job(worker: int) -> None:
+    """Let this worker end with the process that asked for it, or when that one says so, and no sooner."""
+    end_with_parent()
+    obey_parent_alone()
+
+
+def obey_parent_alone() -> None:
+    """Let SIGTERM end this process only if it comes from the process that asked for it.
+
+    A cluster sends it to all processes of a job, and the job then has a step to finish, for which it needs its data.
+    """
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        return
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # here, and in all threads that begin from now on
+
+    def watch() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, name="obey-parent-alone", daemon=True).start()
+
+
+def end_with_parent() -> None:
     """Let this worker end when the process that asked for it does, killed or not.
 
     PyTorch's own watch looks at the parent's number, and the parent of a worker is the fork server, which lives on as

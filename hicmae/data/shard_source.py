@@ -202,10 +202,11 @@ class ShardSource:
         except FetchError:
             raise  # not a bad clip but no data: trying others would only take hours to end in the same way
         except OSError as error:
-            raise ClipUnreadableError(f"{tar} cannot be read ({error})", "read_error") from error
+            raise ClipUnreadableError(f"{shown(str(tar))} cannot be read ({error})", "read_error") from error
         if len(data) != place[1]:
             raise ClipUnreadableError(
-                f"clip {clips.clip_id(row)!r} lies beyond the end of {tar}; copy the shard again", "shard_truncated"
+                f"clip {clips.clip_id(row)!r} lies beyond the end of {shown(str(tar))}; copy the shard again",
+                "shard_truncated",
             )
         return data
 

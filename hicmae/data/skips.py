@@ -14,6 +14,10 @@ _REPORTED_AT_START = "shard_truncated"
 _FRACTION_OVER = 1000
 
 
+class UnusableDataError(RuntimeError):
+    """More clips cannot be used than a job may leave out."""
+
+
 class SkipCounter:
     """Counts skipped clips by reason, names them in the log, and stops the job where there are too many.
 
@@ -31,7 +35,7 @@ class SkipCounter:
         self._seen = 0
 
     def add(self, size: int, skipped: Sequence[Skip]) -> None:
-        """Count a batch of ``size`` clips; ``RuntimeError`` with the counts beyond the limit."""
+        """Count a batch of ``size`` clips; ``UnusableDataError`` with the counts beyond the limit."""
         self._seen += size
         for skip in skipped:
             self.reasons[skip.reason] += 1
@@ -41,7 +45,7 @@ class SkipCounter:
         count = sum(number for reason, number in self.reasons.items() if reason != _REPORTED_AT_START)
         if count > self._max_fraction * max(self._seen, self._over):
             reasons = ", ".join(f"{reason}: {number}" for reason, number in self.reasons.most_common())
-            raise RuntimeError(
+            raise UnusableDataError(
                 f"{self._name}: {count} of {self._seen} clips were skipped ({reasons}), more than "
                 f"max_skip_fraction={self._max_fraction:g} allows; the log names them. Repair or drop them "
                 "('hicmae shards verify' finds them), or raise max_skip_fraction"

@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from hicmae.data.manifest import Clip, Manifest, read_manifest, select
 from hicmae.data.storage import StorageFormat
-
-if TYPE_CHECKING:  # locks of files are not to be had on every system that reads local shards
-    pass
-
-logger = logging.getLogger(__name__)
 
 
 class ClipUnreadableError(ValueError):

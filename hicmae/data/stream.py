@@ -76,7 +76,7 @@ class TrainStream:
             labels.check(source)
         source.check_cache(self.order.window_shards)
         self._length = joint_batches * windows_per_clip
-        self._skips = SkipCounter(loader.max_skip_fraction, self._length * loader.batch_size, source.name)
+        self._skips = SkipCounter(loader.max_skip_fraction, joint_batches * loader.batch_size, source.name)
         self._fingerprint = {
             "index": source.fingerprint,
             "clips": len(source),
@@ -180,8 +180,9 @@ class TrainStream:
             for batch in group:
                 if own_pass != self._pass:
                     raise RuntimeError("this pass over the stream has ended: set_epoch or another pass came after it")
+                # a clip that cannot be used is told once, so the windows of those that can count once as well
+                self._skips.add(0 if self._batch % self._windows else len(batch), batch.skipped)
                 self._batch += 1
-                self._skips.add(len(batch), batch.skipped)
                 self.seen.add(batch, wait_seconds=self.wait_seconds - waited, ready_batches=self._batches.ready)
                 waited = self.wait_seconds
                 yield batch

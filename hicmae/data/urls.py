@@ -42,6 +42,11 @@ def check_url(url: str) -> None:
         raise ValueError(f"{shown(url)!r}: URLs of this kind are not read; allowed are folders and {allowed}")
     if any(ord(letter) < 32 or ord(letter) == 127 or (letter == " " and scheme != "s3") for letter in url):
         raise ValueError(f"{shown(url)!r} holds spaces or control characters; write them as %20 and so on")
+    if scheme in ("http", "https") and not url.isascii():
+        raise ValueError(
+            f"{shown(url)!r} holds letters that a URL cannot; write them with % signs, as browsers copy "
+            "it (in a host, as xn--...)"
+        )
     host, _, path = rest.partition("/")
     if scheme == "file" and (host not in ("", "localhost") or not path):
         raise ValueError(f"{shown(url)!r}: a file URL has three slashes and an absolute path, file:///data/shards")

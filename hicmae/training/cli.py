@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from hicmae.data.loader import DataStoppedError
+from hicmae.data.skips import UnusableDataError
 from hicmae.training.checkpoint_io import AtomicCheckpointIO, CheckpointNotWrittenError
 from hicmae.training.data_report import DataReport
 from hicmae.training.epoch_length import EpochLength
@@ -145,7 +146,7 @@ def run_job(name: str, job: Callable[[], Any]) -> int:
         job()
     except RunIsFinishedError:
         return 0
-    except (NonFiniteLossError, CheckpointNotWrittenError, DataStoppedError) as error:
+    except (NonFiniteLossError, CheckpointNotWrittenError, DataStoppedError, UnusableDataError) as error:
         sys.stderr.write(f"{name}: error: {error}\n")
         return 1
     except Exception as error:

@@ -38,8 +38,8 @@ class EpochLength(Callback):
         """Move the count of batches within the epoch, before the trainer reads it."""
         loop = checkpoint.get("loops", {}).get("fit_loop", {})
         streams = loop.get("state_dict", {}).get("combined_loader", [])
-        if trainer.state.fn != TrainerFn.FITTING or not streams:
-            return
+        if trainer.state.fn != TrainerFn.FITTING or not streams or "windows_per_clip" not in streams[0]:
+            return  # nothing to go on from; of an older version's stream, the stream itself says so
         state, progress = streams[0], loop["epoch_loop.batch_progress"]
         joint_batch = trainer.datamodule.loader.joint_batch  # type: ignore[attr-defined]
         cut = resumed_cut(state, joint_batch=joint_batch)
