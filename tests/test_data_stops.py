@@ -64,7 +64,7 @@ def test_slow_data_is_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("launcher", "rank"), [("lightning", 0), ("lightning", 1), ("torchrun", 1)])
+@pytest.mark.parametrize(("launcher", "rank"), [("lightning", 0), ("torchrun", 1)])
 def test_a_job_of_two_processes_ends_when_the_data_of_one_stops(tmp_path: Path, launcher: str, rank: int) -> None:
     """The other rank waits for it in a collective: it must not stay there."""
     manifest = make_corpus(tmp_path, 8)
