@@ -18,6 +18,7 @@ from hicmae.data.epoch import EpochOrder, OrderSettings
 from hicmae.data.evaluation import EvaluationLoader
 from hicmae.data.labels import LabelSpec
 from hicmae.data.loader import LoaderSettings
+from hicmae.data.pixels import Pixels
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.source import ClipSource, ManifestSource, select_split
 from hicmae.data.splits import TEST, TRAIN, VAL, Splits, split_source
@@ -46,6 +47,7 @@ class FinetuneData(pl.LightningDataModule):
         val_segments: windows per clip whose outputs are averaged in validation.
         test_segments: windows per clip whose outputs are averaged in the test.
         decoder: auto, pyav or decord.
+        pixels: how frames are shipped: rgb, yuv (half of the bytes; for shards of h264 at the model's size), or auto.
         max_skip_fraction: share of clips that may be undecodable before the job stops.
         timeout_s: seconds to wait for a batch of the decoding processes before the job stops.
         slowest_shards: shards to list in data/slowest_shards.csv after every epoch, slowest first; 0: none.
@@ -70,6 +72,7 @@ class FinetuneData(pl.LightningDataModule):
         val_segments: int = 1,
         test_segments: int = 2,
         decoder: Decoder = "auto",
+        pixels: Pixels = "auto",
         max_skip_fraction: float = 0.05,
         timeout_s: float = 600.0,
         slowest_shards: int = 0,
@@ -90,6 +93,7 @@ class FinetuneData(pl.LightningDataModule):
             num_workers=num_workers,
             seed=seed,
             decoder=decoder,
+            pixels=pixels,
             require_video="video" in modalities,
             max_skip_fraction=max_skip_fraction,
             timeout_s=timeout_s,

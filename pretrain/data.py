@@ -17,6 +17,7 @@ from hicmae.data.epoch import EpochOrder, OrderSettings, Sampling
 from hicmae.data.evaluation import EvaluationLoader
 from hicmae.data.loader import LoaderSettings
 from hicmae.data.order import clip_generator
+from hicmae.data.pixels import Pixels
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.source import ClipSource
 from hicmae.data.stream import TrainStream
@@ -44,6 +45,7 @@ class PretrainData(pl.LightningDataModule):
         video_mask_ratio: share of video patches masked, the same in all frames.
         audio_mask_ratio: share of spectrogram patches masked.
         decoder: auto, pyav or decord.
+        pixels: how frames are shipped: rgb, yuv (half of the bytes; for shards of h264 at the model's size), or auto.
         max_skip_fraction: share of clips that may be undecodable before the job stops.
         timeout_s: seconds to wait for a batch of the decoding processes before the job stops.
         slowest_shards: shards to list in data/slowest_shards.csv after every epoch, slowest first; 0: none.
@@ -67,6 +69,7 @@ class PretrainData(pl.LightningDataModule):
         video_mask_ratio: float = 0.9,
         audio_mask_ratio: float = 0.8,
         decoder: Decoder = "auto",
+        pixels: Pixels = "auto",
         max_skip_fraction: float = 0.05,
         timeout_s: float = 600.0,
         slowest_shards: int = 0,
@@ -89,6 +92,7 @@ class PretrainData(pl.LightningDataModule):
             num_workers=num_workers,
             seed=seed,
             decoder=decoder,
+            pixels=pixels,
             max_skip_fraction=max_skip_fraction,
             timeout_s=timeout_s,
             pin_memory=torch.cuda.is_available(),

@@ -191,6 +191,7 @@ def test_an_unknown_key_is_named(tmp_path, capsys):
         ("--model.preset=huge", "unknown preset 'huge'"),
         ("--data.video_mask_ratio=1.0", "mask ratio 1.0"),
         ("--data.num_workers=40", "num_workers"),
+        ("--data.pixels=yuv", "pixels='yuv' needs clips stored as h264"),
         ("--data.batch_size=100", "24 clips are too few"),
         ("--model.optimizer.warmup_epochs=9", "lower warmup_epochs"),
     ],
