@@ -56,6 +56,12 @@ def test_anything_else_is_refused(url: str) -> None:
         check_url(url)
 
 
+@pytest.mark.parametrize("url", ["http://[bad/x", "http://h:abc/x", "https://h:99999/x"])
+def test_hosts_that_cannot_be_are_refused_at_once(url: str) -> None:
+    with pytest.raises(ValueError, match="host and port"):
+        check_url(url)
+
+
 def test_paths_are_no_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run:3").mkdir()

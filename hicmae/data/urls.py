@@ -50,6 +50,11 @@ def check_url(url: str) -> None:
     host, _, path = rest.partition("/")
     if scheme == "file" and (host not in ("", "localhost") or not path):
         raise ValueError(f"{shown(url)!r}: a file URL has three slashes and an absolute path, file:///data/shards")
+    if scheme in ("http", "https"):
+        try:
+            _ = urlsplit(url).port
+        except ValueError as error:
+            raise ValueError(f"{shown(url)!r} names no host and port that can be ({error}); check them") from None
     if scheme != "file" and not host:
         raise ValueError(f"{shown(url)!r} names no {'bucket' if scheme == 's3' else 'host'}; write {scheme}://NAME/...")
 
