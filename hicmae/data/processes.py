@@ -47,6 +47,12 @@ def obey_parent_alone() -> None:
     threading.Thread(target=watch, name="obey-parent-alone", daemon=True).start()
 
 
+def obey_signals() -> None:
+    """Let SIGTERM end this process, as pools that fork from the same server count on: it begins with it blocked."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
 def end_with_parent() -> None:
     """Let this worker end when the process that asked for it does, killed or not.
 

@@ -25,7 +25,7 @@ import webdataset as wds
 from hicmae import __version__
 from hicmae.data.manifest import Clip, Manifest
 from hicmae.data.packed import PackedClip, Reject, Shard
-from hicmae.data.processes import end_with_parent, worker_context
+from hicmae.data.processes import end_with_parent, obey_signals, worker_context
 from hicmae.data.shard_index import INDEX_NAME, ShardIndex, write_json
 from hicmae.data.shard_pack import pack_clip
 from hicmae.data.shard_plan import ShardPlan, SizeEstimate, estimate_sizes, plan_shards
@@ -268,6 +268,7 @@ def _share(counter: Any, stop: Any) -> None:
     _clips_done, _stop = counter, stop
     # A worker of a killed job would wait for its next shard for ever, after another two of them.
     end_with_parent()
+    obey_signals()
 
 
 def _write_shard_counting(task: _Task) -> None:

@@ -18,6 +18,7 @@ import av
 import numpy as np
 
 from hicmae.data.manifest import write_manifest
+from hicmae.data.processes import obey_signals
 from hicmae.data.synthetic.emotions import EMOTIONS
 from hicmae.data.synthetic.face import render_frames
 from hicmae.data.synthetic.performance import FRAMES_PER_SECOND, Performance, draw_performance
@@ -195,7 +196,7 @@ def _run(tasks: list[tuple[ClipPlan, CorpusSettings, Path]], workers: int) -> It
         return
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    with context.Pool(workers) as pool:
+    with context.Pool(workers, initializer=obey_signals) as pool:
         yield from pool.imap_unordered(_make_clip, tasks, chunksize=min(8, -(-len(tasks) // (4 * workers))))
 
 
