@@ -58,22 +58,26 @@ class Data(lightning.LightningDataModule):
 class Recorder(lightning.LightningModule):
     """A model of one number."""
 
-    def __init__(self, optimizer: OptimizerConfig, stop_after: int | None) -> None:
+    def __init__(self, optimizer: OptimizerConfig, stop_after: int | None, part: int) -> None:
         super().__init__()
         self.model = nn.Linear(1, 1)
         self.optimizer = optimizer
         self.stop_after = stop_after
+        self.part = part
         self.seen: list[dict[str, Any]] = []
 
     def on_fit_start(self) -> None:
         folder = Path(self.trainer.default_root_dir)
         (folder / f"pid{self.global_rank}").write_text(str(os.getpid()))
+        self.lines = (folder / f"part{self.part}_rank{self.global_rank}.jsonl").open("w", buffering=1)
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         self.seen.append({
             "epoch": self.current_epoch, "batch": batch_idx, "step": self.global_step, "clips": batch.clip_ids,
             "gain": batch.gain.tolist(), "lr": self.optimizers().param_groups[0]["lr"],
         })  # fmt: skip
+        # at once: the process of an interrupted run that stops first ends the others at any moment
+        self.lines.write(json.dumps(self.seen[-1]) + "\n")
         loss: Tensor = self.model(batch.gain[:, None]).square().mean()
         return loss
 
@@ -111,7 +115,7 @@ def record(
         paths = str(clips).split(",")
         clips = ShardSource(paths) if Path(paths[0]).is_dir() else ManifestSource(paths[0])
     folder.mkdir(parents=True, exist_ok=True)
-    module = Recorder(optimizer, stop_after)
+    module = Recorder(optimizer, stop_after, part=1 if resume else 0)
     checkpoint = folder / "last.ckpt"
     trainer = lightning.Trainer(
         accelerator="cpu", devices=ranks, strategy="ddp" if ranks > 1 else "auto", logger=False,
@@ -125,9 +129,6 @@ def record(
     except (KeyboardInterrupt, SystemExit):
         assert stop_after
     data.stream.close()
-    part = 1 if resume else 0
-    lines = "".join(json.dumps(line) + "\n" for line in module.seen)
-    (folder / f"part{part}_rank{trainer.global_rank}.jsonl").write_text(lines)
     return module.seen
 
 

@@ -204,6 +204,7 @@ class BatchLoader:
             for worker in workers:
                 if worker.is_alive():
                     worker.kill()
+                    worker.join(_WAIT_S)  # gone when this returns, but for one that hangs in the kernel
         self._loader._iterator = None
 
 
