@@ -1,0 +1,30 @@
+"""The nine benchmarks: one card a corpus, looked up by name.
+
+>>> from hicmae.benchmarks import card
+>>> card("crema_d").labels.classes["emotion"]
+('angry', 'disgust', 'fearful', 'happy', 'neutral', 'sad')
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+from hicmae.benchmarks.card import Card
+
+# name -> module below this package that defines the card, as its constant named here
+_CARDS: dict[str, tuple[str, str]] = {}
+
+CARDS: tuple[str, ...] = tuple(_CARDS)
+"""Names of all cards."""
+
+
+def card(name: str) -> Card:
+    """The card of a corpus; an unknown name raises ``ValueError`` with those there are."""
+    if name not in _CARDS:
+        near = difflib.get_close_matches(name, _CARDS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no benchmark is called {name!r}{hint} Known: {', '.join(_CARDS)}")
+    module, constant = _CARDS[name]
+    found: Card = getattr(importlib.import_module(f"hicmae.benchmarks.{module}"), constant)
+    return found
