@@ -134,6 +134,7 @@ def _about(module: FinetuneModule, data: FinetuneData) -> dict[str, Any]:
         "classes": list(module.targets.classes),
         "dimensions": list(module.targets.dimensions),
         "segments": dict(data.segments),
+        "test_without": data.test_without,
     }
 
 

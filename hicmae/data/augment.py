@@ -86,7 +86,7 @@ class RecognitionAugment:
     """What fine-tuning does to its training clips beside window, crop and flip. The defaults are the paper's
     (section 4.2); what the paper does not use is off."""
 
-    rand_augment: RandAugment | None = RandAugment()
+    rand_augment: RandAugment | None = RandAugment()  # noqa: RUF009  frozen
     """Operations on all frames of a clip; None: none."""
     erase_probability: float = 0.25
     """Share of clips of which a box becomes noise; 0 is off."""

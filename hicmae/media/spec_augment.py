@@ -1,4 +1,4 @@
-"""SpecAugment (Park et al., 2019) without its time warp: stripes of a spectrogram, in time and in frequency, are masked.
+"""SpecAugment (Park et al., 2019) without its time warp: stripes of time and of frequency are masked.
 
 The paper does not use it; widths and counts are our choice.
 
