@@ -209,16 +209,11 @@ def test_the_papers_protocol_needs_a_test() -> None:
 
 def labelled(**emotions: tuple[str, ...]) -> ManifestSource:
     """Clips without a subject, by split."""
-    clips = [
-        Clip(
-            clip_id=f"{split}{i}",
-            video=Path("x.mp4"),
-            split=split,
-            labels={"emotion": name, "label:task": f"t{i // 3}"},
-        )  # fmt: skip
-        for split, names in emotions.items()
-        for i, name in enumerate(names)
-    ]
+    clips = []
+    for split, names in emotions.items():
+        for i, name in enumerate(names):
+            labels: dict[str, str | float] = {"emotion": name, "label:task": f"t{i // 3}"}
+            clips.append(Clip(clip_id=f"{split}{i}", video=Path("x.mp4"), split=split, labels=labels))
     return ManifestSource(Manifest(path=Path("manifest.csv"), clips=tuple(clips)))
 
 
