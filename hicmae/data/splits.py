@@ -7,6 +7,7 @@ training clips by speaker: what is chosen on the test clips, or on speakers hear
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections import Counter
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 from hicmae.data.labels import LabelSpec
 from hicmae.data.order import generator
-from hicmae.data.source import ClipInfo, ClipSource, SubsetSource, select_split
+from hicmae.data.source import ClipInfo, ClipSource, SubsetSource, digest_of, select_split
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +137,13 @@ def folds_of(source: ClipSource) -> tuple[int, ...]:
             "from 1 without a gap: is a part of the corpus missing? Otherwise renumber the split column"
         )
     return tuple(folds)
+
+
+def content_digest(source: ClipSource) -> str:
+    """A short name for what a corpus holds, wherever it is stored: clips, speakers, splits and labels."""
+    infos = sorted((source.info(number) for number in range(len(source))), key=lambda info: info.clip_id)
+    rows = ([info.clip_id, info.subject, info.split, dict(info.labels)] for info in infos)
+    return digest_of(json.dumps(row, sort_keys=True) for row in rows)
 
 
 def keep_classes(source: ClipSource, labels: LabelSpec) -> tuple[ClipSource, dict[str, dict[str, int]]]:
