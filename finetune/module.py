@@ -195,7 +195,8 @@ class FinetuneModule(pl.LightningModule):
 
     def _finish_evaluation(self, part: str) -> Evaluation:
         result = self._segments.gather()
-        evaluation = evaluate(result, self._data.evaluation_source(part), self.labels, self.modalities)
+        source, average_over = self._data.evaluation_source(part), self._data.average_over
+        evaluation = evaluate(result, source, self.labels, self.modalities, average_over=average_over)
         self.evaluations[part] = evaluation
         return evaluation
 
@@ -214,7 +215,8 @@ class FinetuneModule(pl.LightningModule):
         scores = self._finish_evaluation(VAL).scalars
         if self.trainer.state.fn == TrainerFn.FITTING:
             # The same on every rank: gathered before they were computed.
-            self.log_dict({f"val/{name}": value for name, value in scores.items()}, sync_dist=True)
+            prefix = self._data.protocol.validation_name
+            self.log_dict({f"{prefix}/{name}": value for name, value in scores.items()}, sync_dist=True)
 
     def on_test_start(self) -> None:
         """A test without a checkpoint takes the head, too, from the exported recogniser in ``init``."""
