@@ -13,7 +13,13 @@ import importlib
 from hicmae.benchmarks.card import Card
 
 # name -> module below this package that defines the card, as its constant named here
-_CARDS: dict[str, tuple[str, str]] = {}
+_CARDS: dict[str, tuple[str, str]] = {
+    "crema_d": ("crema_d", "CARD"),
+    "crema_d_4": ("crema_d", "CARD_4"),
+    "ravdess": ("ravdess", "CARD"),
+    "msp_improv": ("msp_improv", "CARD"),
+    "iemocap": ("iemocap", "CARD"),
+}
 
 CARDS: tuple[str, ...] = tuple(_CARDS)
 """Names of all cards."""
