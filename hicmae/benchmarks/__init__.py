@@ -13,7 +13,14 @@ import importlib
 from hicmae.benchmarks.card import Card
 
 # name -> module below this package that defines the card, as its constant named here
-_CARDS: dict[str, tuple[str, str]] = {}
+_CARDS: dict[str, tuple[str, str]] = {
+    "mafw": ("mafw", "MAFW"),
+    "mafw_compound": ("mafw", "MAFW_COMPOUND"),
+    "dfew": ("dfew", "DFEW"),
+    "mer2023": ("mer2023", "MER2023"),
+    "avcaffe": ("avcaffe", "AVCAFFE"),
+    "werewolf_xl": ("werewolf_xl", "WEREWOLF_XL"),
+}
 
 CARDS: tuple[str, ...] = tuple(_CARDS)
 """Names of all cards."""
