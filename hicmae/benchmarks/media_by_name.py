@@ -1,0 +1,148 @@
+"""Media files of a corpus by the name of their clip, wherever below some folders they were unpacked."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hicmae.benchmarks.card import NativeClip
+from hicmae.data.manifest import Clip, id_problem
+from hicmae.data.packed import Reject
+from hicmae.data.tar_members import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
+
+PICTURE_EXTENSIONS = ("jpg", "jpeg", "png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaByName:
+    """What was found; a name with more than one path is ambiguous."""
+
+    videos: Mapping[str, tuple[Path, ...]]
+    """Files with pictures."""
+    sounds: Mapping[str, tuple[Path, ...]]
+    """Sound files."""
+    frames: Mapping[str, tuple[Path, ...]]
+    """Folders of pictures: the frames of a clip."""
+    folders: tuple[Path, ...]
+    """Where was searched."""
+
+    def __bool__(self) -> bool:
+        return bool(self.videos or self.frames)
+
+    @property
+    def pictures(self) -> Mapping[str, tuple[Path, ...]]:
+        """What clips take their picture from: folders of frames where there are any, else video files."""
+        return self.frames or self.videos
+
+    def clip(
+        self,
+        name: str,
+        *,
+        split: str,
+        labels: Mapping[str, str | float],
+        subject: str = "",
+    ) -> NativeClip | Reject:
+        """The clip of that name, or why there is none.
+
+        One corpus gives one kind of picture: where some clips have a folder of frames, a clip without one is rejected
+        rather than shown whole among cropped faces. The sound of frames is the sound file of the same name, else that
+        of the video file.
+        """
+        if problem := id_problem(name):
+            return Reject(clip_id=name, reason="unusable_name", detail=problem)
+        for found in (self.pictures, self.sounds, self.videos):
+            if len(paths := found.get(name, ())) > 1:
+                there = ", ".join(map(str, paths))
+                return Reject(clip_id=name, reason="duplicate_media", detail=f"{there}: remove all but one")
+        if name not in self.pictures:
+            what, kinds = ("frames", "a folder of frames") if self.frames else ("video", ", ".join(VIDEO_EXTENSIONS))
+            return Reject(
+                clip_id=name, reason=f"missing_{what}", detail=f"no {name} ({kinds}) below {self._searched()}"
+            )  # fmt: skip
+        sound = self.sounds.get(name) or (self.videos.get(name) if self.frames else None)
+        if self.frames and not sound:
+            detail = f"no sound or video file {name} below {self._searched()}, and frames have no sound"
+            return Reject(clip_id=name, reason="missing_sound", detail=detail)
+        return NativeClip(
+            clip=Clip(
+                clip_id=name, video=self.pictures[name][0], audio=sound[0] if sound else None,
+                subject=subject, split=split, labels=dict(labels),
+            )
+        )  # fmt: skip
+
+    def _searched(self) -> str:
+        return ", ".join(map(str, self.folders))
+
+
+@dataclass(kw_only=True)
+class Sorted:
+    """Clips and rejects as a parser meets them."""
+
+    clips: list[NativeClip] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def add(self, found: NativeClip | Reject) -> None:
+        """Put it where it belongs."""
+        if isinstance(found, NativeClip):
+            self.clips.append(found)
+        else:
+            self.rejects.append(found)
+
+
+def media_by_name(
+    folders: Iterable[Path],
+    *,
+    name: Callable[[str], str] = str,
+    skip: Collection[str] = (),
+) -> MediaByName:
+    """Look for media in folders and all below them; links are followed.
+
+    Args:
+        folders: where to look; those that do not exist are passed over.
+        name: makes the name of a clip from that of a file without extension, or from that of a folder of frames.
+        skip: names of folders to pass over, in any case.
+    """
+    places = tuple(folder for folder in folders if folder.is_dir())
+    found: tuple[defaultdict[str, list[Path]], ...] = (defaultdict(list), defaultdict(list), defaultdict(list))
+    seen: set[tuple[int, int]] = set()
+    for place in places:
+        _scan(place, name, {folder.lower() for folder in skip}, found, seen)
+    videos, sounds, frames = ({key: tuple(paths) for key, paths in sorted(part.items())} for part in found)
+    return MediaByName(videos=videos, sounds=sounds, frames=frames, folders=places)
+
+
+def _scan(
+    folder: Path,
+    name: Callable[[str], str],
+    skip: set[str],
+    found: tuple[defaultdict[str, list[Path]], ...],
+    seen: set[tuple[int, int]],
+) -> None:
+    status = folder.stat()
+    if (place := (status.st_dev, status.st_ino)) in seen:
+        return  # a link back up, or the same folder given twice
+    seen.add(place)
+    videos, sounds, frames = found
+    inner: list[str] = []
+    files = pictures = 0
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    for entry in listed:
+        stem, dot, extension = entry.name.rpartition(".")
+        kind = extension.lower() if dot and stem else ""
+        if kind in PICTURE_EXTENSIONS:
+            pictures += 1  # not asked whether it is a file: there are millions
+        elif entry.is_dir():
+            inner.append(entry.name)
+        elif kind in VIDEO_EXTENSIONS or kind in AUDIO_EXTENSIONS:
+            files += 1
+            (videos if kind in VIDEO_EXTENSIONS else sounds)[name(stem)].append(folder / entry.name)
+    if pictures and not files and not inner:
+        frames[name(folder.name)].append(folder)
+    for below in inner:
+        if below.lower() not in skip and not below.startswith("."):
+            _scan(folder / below, name, skip, found, seen)
