@@ -127,7 +127,8 @@ CARD = Card(
     metrics=("uar", "war"),
     obtain=(
         "On request, after a signed release form of the University of Southern California: "
-        "https://sail.usc.edu/iemocap/iemocap_release.htm. For research; it must not be passed on."
+        "https://sail.usc.edu/iemocap/iemocap_release.htm. What it may be used for is what the form says; do not pass "
+        "it on."
     ),
     layout=(
         "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt\n"
@@ -147,6 +148,7 @@ CARD = Card(
         "Pictures are 720 x 480 with black above and below: two public scripts use rows 100-380 and 112-368 only.",
     ),
     unconfirmed=(
+        "The terms of the release form: we have not seen it.",
         "The side of the speaker in every single dialogue: if a contact sheet shows silent faces, it is "
         "MARKED_ACTOR_IS_LEFT in hicmae/benchmarks/iemocap.py.",
         "The sound is cut from the dialogue's wav, whose two channels are two microphones and are mixed; the files "

@@ -100,8 +100,9 @@ CARD = Card(
     fold_rule="by session: the pair of speakers F0N and M0N is tested in fold N",
     metrics=("uar", "war"),
     obtain=(
-        "On request, after a licence agreement with The University of Texas at Dallas (free for academic users): "
-        "https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Improv.html. It must not be passed on."
+        "On request, under an agreement with the University of Texas at Dallas: "
+        "https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Improv.html. What it may be used for is what the "
+        "agreement says; do not pass it on."
     ),
     layout=(
         "Evalution.txt (so spelled; Evaluation.txt is taken as well)\n"
@@ -116,6 +117,7 @@ CARD = Card(
         "The third field is the speaker and the session (F01: the woman of session 1): three public loaders.",
     ),
     unconfirmed=(
+        "The terms of the agreement: we have not seen it.",
         "Whether the avi are named MSP-IMPROV-* as the wav or UTD-IMPROV-* as in the label file: both are taken.",
         "The lists that the published results rest on hold 7,787 turns (happy 2640, neutral 3470; 916, 1328, 1622, "
         "1044, 1407 and 1470 by session); which 11 turns they leave out is not known.",
