@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
 from hicmae.benchmarks.label_files import bad_line, read_lines
-from hicmae.benchmarks.media_by_name import Sorted, media_by_name
+from hicmae.benchmarks.media_by_name import FACES, Sorted, media_by_name
 from hicmae.data.labels import LabelSpec
 from hicmae.data.packed import Reject
 
@@ -36,7 +36,7 @@ face_crops/**/aiim001_task_1_clip_001/*.jpg                      or the corpus's
 def _read(root: Path) -> Native:
     truths, segments = root / "ground_truths", root / "videos" / "shorter_segments"
     # The corpus's loader expects the face pictures below images, its download puts them below face_crops.
-    media = media_by_name([segments, root / "face_crops", root / "images"])
+    media = media_by_name([segments, root / "face_crops", root / "images"], faces=root / FACES)
     if not truths.is_dir() or not media.videos:
         looked_for = ["ground_truths/arousal.txt and valence.txt", "videos in videos/shorter_segments"]
         raise not_this_corpus(root, "AVCAffe", looked_for)

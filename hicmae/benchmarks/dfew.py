@@ -8,7 +8,7 @@ from pathlib import Path
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
 from hicmae.benchmarks.fold_lists import read_folds
 from hicmae.benchmarks.label_files import bad_line, read_table
-from hicmae.benchmarks.media_by_name import Sorted, media_by_name
+from hicmae.benchmarks.media_by_name import FACES, Sorted, media_by_name
 from hicmae.data.labels import LabelSpec
 from hicmae.data.packed import Reject
 
@@ -30,7 +30,7 @@ Clip/clip_224x224/**/00001/*.jpg                      or the corpus's own face p
 
 def _read(root: Path) -> Native:
     lists = {part: _lists(root, part) for part in ("train", "test")}
-    media = media_by_name([root / "Clip"], name=_five_digits, skip=_NOT_USED)
+    media = media_by_name([root / "Clip"], faces=root / FACES, name=_five_digits, skip=_NOT_USED)
     if None in lists.values() or not media:
         looked_for = ["EmoLabel_DataSplit/train(single-labeled) and test(single-labeled)", "videos or frames in Clip"]
         raise not_this_corpus(root, "DFEW", looked_for)

@@ -9,7 +9,7 @@ from pathlib import Path
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
 from hicmae.benchmarks.fold_lists import read_folds
 from hicmae.benchmarks.label_files import bad_line, read_lines
-from hicmae.benchmarks.media_by_name import Sorted, media_by_name
+from hicmae.benchmarks.media_by_name import FACES, Sorted, media_by_name
 from hicmae.data.labels import LabelSpec
 from hicmae.data.packed import Reject
 
@@ -74,7 +74,7 @@ def _read(root: Path, view: str, classes: tuple[str, ...]) -> Native:
     title = f"MAFW ({view})"
     places = [root / _LISTS, *sorted(root.glob(f"*/{_LISTS}"))] if root.is_dir() else []
     lists = next((place / view / "no_caption" for place in places if (place / view / "no_caption").is_dir()), None)
-    media = media_by_name([root / "data" if (root / "data").is_dir() else root], skip=[_LISTS])
+    media = media_by_name([root / "data" if (root / "data").is_dir() else root], faces=root / FACES, skip=[_LISTS])
     if lists is None or not media:
         looked_for = [f"{_LISTS}/{view}/no_caption", "videos in data/clips or folders of frames in data/frames"]
         raise not_this_corpus(root, title, looked_for)
