@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
 from hicmae.benchmarks.label_files import bad_line, read_lines
-from hicmae.benchmarks.media_by_name import FACES, Sorted, media_by_name
+from hicmae.benchmarks.media_by_name import Sorted, media_by_name
+from hicmae.benchmarks.native import FACES
 from hicmae.data.labels import LabelSpec
 from hicmae.data.packed import Reject
 
@@ -63,7 +64,7 @@ def _read(root: Path) -> Native:
     for task in sorted({task for tasks in levels.values() for task in tasks} - seen):
         detail = f"this task has labels, and no clip below {segments}"
         result.add(Reject(clip_id=task, reason="missing_video", detail=detail))
-    return Native(clips=tuple(result.clips), rejects=tuple(result.rejects))
+    return result.native()
 
 
 def _check_division(path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
 from hicmae.benchmarks.fold_lists import read_folds
 from hicmae.benchmarks.label_files import bad_line, read_table
-from hicmae.benchmarks.media_by_name import FACES, Sorted, media_by_name
+from hicmae.benchmarks.media_by_name import Sorted, media_by_name
+from hicmae.benchmarks.native import FACES
 from hicmae.data.labels import LabelSpec
 from hicmae.data.packed import Reject
 
@@ -47,7 +48,7 @@ def _read(root: Path) -> Native:
     known = {clip.name for clip in listed} | {reject.clip_id for reject in rejects}
     if rest := len(set(media.pictures) - known):
         result.left_out["in no list: not single-labelled"] = rest
-    return Native(clips=tuple(result.clips), rejects=tuple(result.rejects), left_out=result.left_out)
+    return result.native()
 
 
 def _lists(root: Path, part: str) -> Path | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
 from hicmae.benchmarks.fold_lists import read_folds
 from hicmae.benchmarks.label_files import bad_line, read_lines
-from hicmae.benchmarks.media_by_name import FACES, Sorted, media_by_name
+from hicmae.benchmarks.media_by_name import Sorted, media_by_name
+from hicmae.benchmarks.native import FACES
 from hicmae.data.labels import LabelSpec
 from hicmae.data.packed import Reject
 
@@ -90,7 +91,7 @@ def _read(root: Path, view: str, classes: tuple[str, ...]) -> Native:
     known = {clip.name for clip in listed} | {reject.clip_id for reject in rejects}
     if rest := len(set(media.pictures) - known):
         result.left_out[f"in no list of {view}/no_caption"] = rest
-    return Native(clips=tuple(result.clips), rejects=tuple(result.rejects), left_out=result.left_out)
+    return result.native()
 
 
 def _read_list(path: Path) -> list[tuple[str, str]]:

@@ -8,14 +8,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hicmae.benchmarks.card import NativeClip
+from hicmae.benchmarks.card import Native, NativeClip
 from hicmae.data.manifest import Clip, id_problem
 from hicmae.data.packed import Reject
 from hicmae.data.tar_members import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
 
 PICTURE_EXTENSIONS = ("jpg", "jpeg", "png", "bmp")
-FACES = "faces"
-"""Name of the folder for face frames that people have cropped themselves, ``faces/CLIP/*.jpg``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +90,20 @@ class Sorted:
             self.clips.append(found)
         else:
             self.rejects.append(found)
+
+    def native(self) -> Native:
+        """All of it.
+
+        Raises:
+            ValueError: not one clip can be used.
+        """
+        if not self.clips and self.rejects:
+            first = self.rejects[0]
+            raise ValueError(
+                f"none of {len(self.rejects)} clips can be used; the first, {first.clip_id}: {first.reason}, "
+                f"{first.detail}"
+            )
+        return Native(clips=tuple(self.clips), rejects=tuple(self.rejects), left_out=dict(self.left_out))
 
 
 def media_by_name(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
 from hicmae.benchmarks.label_files import read_table
-from hicmae.benchmarks.media_by_name import FACES, MediaByName, Sorted, media_by_name
+from hicmae.benchmarks.media_by_name import MediaByName, Sorted, media_by_name
+from hicmae.benchmarks.native import FACES
 from hicmae.data.labels import LabelSpec
 from hicmae.data.packed import Reject
 
@@ -34,7 +35,7 @@ def _read(root: Path) -> Native:
         if rest := len(set(media.videos) - here):
             result.left_out[f"in {part} without a label"] = rest
         names |= here
-    return Native(clips=tuple(result.clips), rejects=tuple(result.rejects), left_out=result.left_out)
+    return result.native()
 
 
 def _below(root: Path, name: str) -> Path | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
 from hicmae.benchmarks.label_files import bad_line, csv_header, read_table
-from hicmae.benchmarks.media_by_name import FACES, Sorted, media_by_name
+from hicmae.benchmarks.media_by_name import Sorted, media_by_name
+from hicmae.benchmarks.native import FACES
 from hicmae.data.labels import LabelSpec
 from hicmae.data.packed import Reject
 
@@ -70,7 +71,7 @@ def _read(root: Path) -> Native:
     known = {*found, *(reject.clip_id for reject in result.rejects)}
     if rest := len(set(media.pictures) - known):
         result.left_out["video without a label"] = rest
-    return Native(clips=tuple(result.clips), rejects=tuple(result.rejects), left_out=result.left_out)
+    return result.native()
 
 
 def _tables(root: Path) -> list[Path]:
