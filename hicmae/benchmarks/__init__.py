@@ -19,6 +19,12 @@ _CARDS: dict[str, tuple[str, str]] = {
     "ravdess": ("ravdess", "CARD"),
     "msp_improv": ("msp_improv", "CARD"),
     "iemocap": ("iemocap", "CARD"),
+    "mafw": ("mafw", "MAFW"),
+    "mafw_compound": ("mafw", "MAFW_COMPOUND"),
+    "dfew": ("dfew", "DFEW"),
+    "mer2023": ("mer2023", "MER2023"),
+    "avcaffe": ("avcaffe", "AVCAFFE"),
+    "werewolf_xl": ("werewolf_xl", "WEREWOLF_XL"),
 }
 
 CARDS: tuple[str, ...] = tuple(_CARDS)
