@@ -9,6 +9,7 @@ from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_c
 from hicmae.benchmarks.fold_lists import read_folds
 from hicmae.benchmarks.label_files import bad_line, read_table
 from hicmae.benchmarks.media_by_name import Sorted, media_by_name
+from hicmae.benchmarks.native import FACES
 from hicmae.data.labels import LabelSpec
 from hicmae.data.packed import Reject
 
@@ -30,7 +31,7 @@ Clip/clip_224x224/**/00001/*.jpg                      or the corpus's own face p
 
 def _read(root: Path) -> Native:
     lists = {part: _lists(root, part) for part in ("train", "test")}
-    media = media_by_name([root / "Clip"], name=_five_digits, skip=_NOT_USED)
+    media = media_by_name([root / "Clip"], faces=root / FACES, clip_name=r"\d{5}", name=_five_digits, skip=_NOT_USED)
     if None in lists.values() or not media:
         looked_for = ["EmoLabel_DataSplit/train(single-labeled) and test(single-labeled)", "videos or frames in Clip"]
         raise not_this_corpus(root, "DFEW", looked_for)
@@ -47,7 +48,7 @@ def _read(root: Path) -> Native:
     known = {clip.name for clip in listed} | {reject.clip_id for reject in rejects}
     if rest := len(set(media.pictures) - known):
         result.left_out["in no list: not single-labelled"] = rest
-    return Native(clips=tuple(result.clips), rejects=tuple(result.rejects), left_out=result.left_out)
+    return result.native()
 
 
 def _lists(root: Path, part: str) -> Path | None:
@@ -96,8 +97,8 @@ DFEW = Card(
     unconfirmed=(
         "in which folders below Clip the archives unpack: they are searched at any depth",
         "speakers: the corpus names none, so validation is carved clip by clip and people may be in training and test",
-        "times of the face pictures: frames without a face were dropped, so pictures and sound drift apart within a "
-        "clip; the whole videos do not have this fault",
+        "times of the face pictures: frames without a face were dropped, and if the others were numbered anew, picture "
+        "and sound drift apart within a clip; the whole videos do not have this fault",
     ),
     read=_read,
     expected=Expected(

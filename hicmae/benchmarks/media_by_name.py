@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hicmae.benchmarks.card import NativeClip
+from hicmae.benchmarks.card import Native, NativeClip
 from hicmae.data.manifest import Clip, id_problem
 from hicmae.data.packed import Reject
 from hicmae.data.tar_members import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
 
-PICTURE_EXTENSIONS = ("jpg", "jpeg", "png")
+PICTURE_EXTENSIONS = ("jpg", "jpeg", "png", "bmp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +57,15 @@ class MediaByName:
         for found in (self.pictures, self.sounds, self.videos):
             if len(paths := found.get(name, ())) > 1:
                 there = ", ".join(map(str, paths))
-                return Reject(clip_id=name, reason="duplicate_media", detail=f"{there}: remove all but one")
+                return Reject(clip_id=name, reason="duplicate_clip", detail=f"{there}: remove all but one")
         if name not in self.pictures:
-            what, kinds = ("frames", "a folder of frames") if self.frames else ("video", ", ".join(VIDEO_EXTENSIONS))
-            return Reject(
-                clip_id=name, reason=f"missing_{what}", detail=f"no {name} ({kinds}) below {self._searched()}"
-            )  # fmt: skip
+            what, kinds = ("faces", "folder of frames") if self.frames else ("video", ", ".join(VIDEO_EXTENSIONS))
+            detail = f"no {name} ({kinds}) below {self._searched()}"
+            return Reject(clip_id=name, reason=f"missing_{what}", detail=detail)
         sound = self.sounds.get(name) or (self.videos.get(name) if self.frames else None)
         if self.frames and not sound:
             detail = f"no sound or video file {name} below {self._searched()}, and frames have no sound"
-            return Reject(clip_id=name, reason="missing_sound", detail=detail)
+            return Reject(clip_id=name, reason="missing_audio", detail=detail)
         return NativeClip(
             clip=Clip(
                 clip_id=name, video=self.pictures[name][0], audio=sound[0] if sound else None,
@@ -92,10 +92,26 @@ class Sorted:
         else:
             self.rejects.append(found)
 
+    def native(self) -> Native:
+        """All of it.
+
+        Raises:
+            ValueError: not one clip can be used.
+        """
+        if not self.clips and self.rejects:
+            first = self.rejects[0]
+            raise ValueError(
+                f"none of {len(self.rejects)} clips can be used; the first, {first.clip_id}: {first.reason}, "
+                f"{first.detail}"
+            )
+        return Native(clips=tuple(self.clips), rejects=tuple(self.rejects), left_out=dict(self.left_out))
+
 
 def media_by_name(
     folders: Iterable[Path],
     *,
+    faces: Path,
+    clip_name: str,
     name: Callable[[str], str] = str,
     skip: Collection[str] = (),
 ) -> MediaByName:
@@ -103,46 +119,60 @@ def media_by_name(
 
     Args:
         folders: where to look; those that do not exist are passed over.
+        faces: a folder whose frames take the place of all others, if it exists.
+        clip_name: pattern of the names of clips. A folder of pictures with another name holds figures, not frames;
+            files are all kept, so that it can be said what is there and unknown.
         name: makes the name of a clip from that of a file without extension, or from that of a folder of frames.
         skip: names of folders to pass over, in any case.
     """
     places = tuple(folder for folder in folders if folder.is_dir())
-    found: tuple[defaultdict[str, list[Path]], ...] = (defaultdict(list), defaultdict(list), defaultdict(list))
-    seen: set[tuple[int, int]] = set()
+    scan = _Scan(clip_name=re.compile(clip_name), name=name, skip={"__macosx", *(folder.lower() for folder in skip)})
+    if faces.is_dir():
+        scan.walk(faces)
+        own, scan.frames = scan.frames, defaultdict(list)
     for place in places:
-        _scan(place, name, {folder.lower() for folder in skip}, found, seen)
-    videos, sounds, frames = ({key: tuple(paths) for key, paths in sorted(part.items())} for part in found)
+        scan.walk(place)
+    if faces.is_dir():
+        scan.frames, places = own, (*places, faces)
+    videos, sounds, frames = (
+        {key: tuple(paths) for key, paths in sorted(found.items())} for found in (scan.videos, scan.sounds, scan.frames)
+    )
     return MediaByName(videos=videos, sounds=sounds, frames=frames, folders=places)
 
 
-def _scan(
-    folder: Path,
-    name: Callable[[str], str],
-    skip: set[str],
-    found: tuple[defaultdict[str, list[Path]], ...],
-    seen: set[tuple[int, int]],
-) -> None:
-    status = folder.stat()
-    if (place := (status.st_dev, status.st_ino)) in seen:
-        return  # a link back up, or the same folder given twice
-    seen.add(place)
-    videos, sounds, frames = found
-    inner: list[str] = []
-    files = pictures = 0
-    with os.scandir(folder) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
-    for entry in listed:
-        stem, dot, extension = entry.name.rpartition(".")
-        kind = extension.lower() if dot and stem else ""
-        if kind in PICTURE_EXTENSIONS:
-            pictures += 1  # not asked whether it is a file: there are millions
-        elif entry.is_dir():
-            inner.append(entry.name)
-        elif kind in VIDEO_EXTENSIONS or kind in AUDIO_EXTENSIONS:
-            files += 1
-            (videos if kind in VIDEO_EXTENSIONS else sounds)[name(stem)].append(folder / entry.name)
-    if pictures and not files and not inner:
-        frames[name(folder.name)].append(folder)
-    for below in inner:
-        if below.lower() not in skip and not below.startswith("."):
-            _scan(folder / below, name, skip, found, seen)
+@dataclass(kw_only=True)
+class _Scan:
+    clip_name: re.Pattern[str]
+    name: Callable[[str], str]
+    skip: set[str]
+    videos: defaultdict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    sounds: defaultdict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    frames: defaultdict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    seen: set[tuple[int, int]] = field(default_factory=set)
+
+    def walk(self, folder: Path) -> None:
+        status = folder.stat()
+        if (place := (status.st_dev, status.st_ino)) in self.seen:
+            return  # a link back up, or a folder below one that was walked
+        self.seen.add(place)
+        inner: list[str] = []
+        files = pictures = 0
+        with os.scandir(folder) as entries:
+            listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+        for entry in listed:
+            stem, _, extension = entry.name.rpartition(".")
+            kind = extension.lower() if stem else ""
+            if kind in PICTURE_EXTENSIONS:
+                pictures += 1  # not asked whether it is a file: there are millions
+            elif entry.is_dir():
+                inner.append(entry.name)
+            elif kind in VIDEO_EXTENSIONS or kind in AUDIO_EXTENSIONS:
+                files += 1
+                found = self.videos if kind in VIDEO_EXTENSIONS else self.sounds
+                found[self.name(stem)].append(folder / entry.name)
+        key = self.name(folder.name)
+        if pictures and not files and not inner and self.clip_name.fullmatch(key):
+            self.frames[key].append(folder)
+        for below in inner:
+            if below.lower() not in self.skip:
+                self.walk(folder / below)

@@ -8,6 +8,7 @@ from pathlib import Path
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
 from hicmae.benchmarks.label_files import read_table
 from hicmae.benchmarks.media_by_name import MediaByName, Sorted, media_by_name
+from hicmae.benchmarks.native import FACES
 from hicmae.data.labels import LabelSpec
 from hicmae.data.packed import Reject
 
@@ -29,12 +30,12 @@ def _read(root: Path) -> Native:
     result = Sorted()
     names: set[str] = set()
     for part, split in (("train", "train"), ("test1", "test")):
-        media = media_by_name([found[part]])  # type: ignore[list-item]
+        media = media_by_name([found[part]], faces=root / FACES, clip_name=r"sample_\d+")  # type: ignore[list-item]
         here = _read_part(found[f"{part}-label.csv"], media, split, names, result)  # type: ignore[arg-type]
-        if rest := len(set(media.pictures) - here):
+        if rest := len(set(media.videos) - here):
             result.left_out[f"in {part} without a label"] = rest
         names |= here
-    return Native(clips=tuple(result.clips), rejects=tuple(result.rejects), left_out=result.left_out)
+    return result.native()
 
 
 def _below(root: Path, name: str) -> Path | None:

@@ -10,13 +10,14 @@ from pathlib import Path
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
 from hicmae.benchmarks.label_files import bad_line, csv_header, read_table
 from hicmae.benchmarks.media_by_name import Sorted, media_by_name
+from hicmae.benchmarks.native import FACES
 from hicmae.data.labels import LabelSpec
 from hicmae.data.packed import Reject
 
 FOLDS, SESSIONS_PER_FOLD = 5, 6
 DIMENSIONS = ("valence", "arousal", "dominance")
 LOWEST, HIGHEST = -2.0, 2.0
-_CLIP = re.compile(r"((\d{2})_\d{2})_\d+")
+_CLIP = re.compile(r"(\d{2})_\d{2}_\d+")
 _SEAT = re.compile(r"(\d{1,2})-(\d{2})")  # session and seat, in the log of who played when
 _STARTS = {
     "valence": ("mean_p", "pleasure", "valence"),
@@ -38,7 +39,9 @@ ANY.csv or */ANY.csv      columns Round, Times_1, Times_2, ... (the corpus's par
 def _read(root: Path) -> Native:
     tables = {path: csv_header(path) for path in _tables(root)}
     targets = {path: columns for path, header in tables.items() if (columns := _target_columns(header))}
-    media = media_by_name([root], name=lambda stem: stem.removesuffix("_aligned"))
+    media = media_by_name(
+        [root], faces=root / FACES, clip_name=_CLIP.pattern, name=lambda stem: stem.removesuffix("_aligned")
+    )
     if not targets or not media:
         looked_for = [
             "a csv file with the columns VideoName, Mean_P..., Mean_A..., Mean_D... in it or in one of its folders",
@@ -70,7 +73,7 @@ def _read(root: Path) -> Native:
     known = {*found, *(reject.clip_id for reject in result.rejects)}
     if rest := len(set(media.pictures) - known):
         result.left_out["video without a label"] = rest
-    return Native(clips=tuple(result.clips), rejects=tuple(result.rejects), left_out=result.left_out)
+    return result.native()
 
 
 def _tables(root: Path) -> list[Path]:
