@@ -26,8 +26,8 @@ _COST_OF_CHOOSING = (
 )
 
 _OURS = {
-    True: f"This run follows the {PAPER_PROTOCOL}, as the authors' code does: its best-epoch scores may be held against "
-    "results that were chosen in the same way, and against no others.",
+    True: f"This run follows the {PAPER_PROTOCOL}, as in the authors' code: its best-epoch scores may be held "
+    "against results that were chosen in the same way, and against no others.",
     False: "This run chose its best epoch on clips held out of the training part and touched the test clips once, at "
     "the end: it may be held against results that were chosen in the same way. A result that was chosen on the test "
     "fold is higher at the same quality; to compare with it, run again with data.paper_protocol=true.",
@@ -116,9 +116,10 @@ def check_benchmark(card: Card, labels: LabelSpec) -> None:
     ):
         for column, values in ours.items():
             if column not in theirs:
+                there = ", ".join(map(repr, theirs)) or "none"
                 raise ValueError(
-                    f"benchmark {card.name} has no {kind} {column!r}; its {kind} are {', '.join(map(repr, theirs)) or 'none'}."
-                    " Choose among them in model.labels, or leave benchmark out"
+                    f"benchmark {card.name} has no {kind} {column!r}; its {kind} are {there}. Choose among them in "
+                    "model.labels, or leave benchmark out"
                 )
             if list(values) != list(theirs[column]):
                 raise ValueError(
