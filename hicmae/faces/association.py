@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
-from hicmae.faces.detector import FaceBox
+from hicmae.faces.detector import FaceBox, need
 from hicmae.faces.look import Bounds, Look
 
 MOST_MOVED = 0.8
@@ -49,12 +48,13 @@ class FacePath:
 
 def follow_faces(looks: Sequence[Look]) -> list[FacePath]:
     """The paths of all faces in the looks of one shot, in order of appearance."""
+    assign = need("scipy.optimize").linear_sum_assignment
     paths: list[FacePath] = []
     for look in looks:
         taken: set[int] = set()
         if paths and look.boxes:
             costs = np.array([[_cost(path.boxes[path.last], box) for box in look.boxes] for path in paths])
-            for path, box in zip(*linear_sum_assignment(np.where(costs <= MOST_MOVED, costs, _FAR)), strict=True):
+            for path, box in zip(*assign(np.where(costs <= MOST_MOVED, costs, _FAR)), strict=True):
                 if costs[path, box] <= MOST_MOVED:
                     paths[path].boxes[look.place] = look.boxes[box]
                     taken.add(int(box))

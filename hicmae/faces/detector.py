@@ -73,16 +73,16 @@ def make_detector(name: str, model: Path | None = None) -> FaceDetector:
     return detector
 
 
-def import_cv2(needs: str) -> Any:
-    """OpenCV, provided that it has the attribute ``needs``.
+def need(module: str, attribute: str = "") -> Any:
+    """A module of the extra ``faces``, provided that it has this attribute.
 
     Raises:
         ValueError: it is not installed, or another version.
     """
     try:
-        import cv2
+        found = importlib.import_module(module)
     except ImportError as error:
-        raise ValueError(f"finding faces needs OpenCV, which is not installed ({error}): {INSTALL}") from error
-    if not hasattr(cv2, needs):
-        raise ValueError(f"OpenCV {cv2.__version__} has no {needs}; version 4 has: {INSTALL}")
-    return cv2
+        raise ValueError(f"faces need {module}, which is not installed ({error}): {INSTALL}") from error
+    if attribute and not hasattr(found, attribute):
+        raise ValueError(f"{module} {found.__version__} has no {attribute}, which version 4 has: {INSTALL}")
+    return found

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hicmae.data.manifest import Clip
+from hicmae.faces.detector import need
 from hicmae.faces.look import Region
 from hicmae.faces.tracker import FaceTrack, FaceTracker
 from hicmae.media.clip import DecodeError
@@ -144,8 +145,7 @@ def cut_moving_square(
         square: (top, left, side) in pixels of the displayed picture, within it.
         size: side of the result, in pixels.
     """
-    from PIL import Image
-
+    image = need("PIL.Image")
     turns = round(rotation / 90) % 4
     upright = np.rot90(frame, turns) if turns else frame
     width, height = display_size(frame.shape[1], frame.shape[0], rotation, aspect)
@@ -162,4 +162,4 @@ def cut_moving_square(
         min(float(part.shape[1]), box[2] - start),
         min(float(part.shape[0]), box[3] - first),
     )
-    return np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BICUBIC, box=inner))
+    return np.asarray(image.fromarray(part).resize((size, size), image.Resampling.BICUBIC, box=inner))

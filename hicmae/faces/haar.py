@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hicmae.faces.detector import FaceBox, import_cv2
+from hicmae.faces.detector import FaceBox, need
 
 _STEP = 1.1
 _NEIGHBOURS = 5
@@ -26,7 +26,7 @@ class Haar:
         Raises:
             ValueError: OpenCV is not installed or is version 5, which has no cascades; or the file is none.
         """
-        self._cv2 = cv2 = import_cv2("CascadeClassifier")
+        self._cv2 = cv2 = need("cv2", "CascadeClassifier")
         file = model or Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
         try:
             self._cascade = cv2.CascadeClassifier(str(file))

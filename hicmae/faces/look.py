@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hicmae.faces.detector import INSTALL, FaceBox, FaceDetector
+from hicmae.faces.detector import FaceBox, FaceDetector, need
 from hicmae.media.clip import DecodeError
 from hicmae.media.container import Track
 from hicmae.media.pyav_decoder import decode_frames
@@ -161,11 +161,7 @@ class _Eye:
         every: int,
         name: str,
     ) -> None:
-        try:
-            import cv2
-        except ImportError as error:
-            raise ValueError(f"finding faces needs OpenCV, which is not installed ({error}): {INSTALL}") from error
-        self._cv2: Any = cv2
+        self._cv2 = need("cv2")
         self.numbers, self.detector, self.aspect, self.every = numbers, detector, aspect, every
         self.region, self.square, self.name = region, square, name
         self.looks: dict[int, Look] = {}

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import median_filter
 
-from hicmae.faces.detector import FaceBox
+from hicmae.faces.detector import FaceBox, need
 from hicmae.faces.look import Bounds
 
 _OUTLIERS = 3  # looks; the median over these drops a box that differs from both its neighbours
@@ -37,7 +36,7 @@ def smooth_squares(times_s: Values, seen_s: Values, boxes: Sequence[FaceBox | No
     whole = np.stack([np.interp(seen_s, seen_s[there], column) for column in found.T], axis=1)
     if not smooth_s:
         return np.stack([np.interp(times_s, seen_s, column) for column in whole.T], axis=1)
-    whole = median_filter(whole, size=(_OUTLIERS, 1), mode="nearest")
+    whole = need("scipy.ndimage").median_filter(whole, size=(_OUTLIERS, 1), mode="nearest")
     # Looks farther apart than the kernel is wide would leave frames without any.
     width = max(smooth_s, float(np.diff(seen_s).max()) / 2) if len(seen_s) > 1 else smooth_s
     parts = [times_s[begin : begin + _TOGETHER] for begin in range(0, len(times_s), _TOGETHER)]

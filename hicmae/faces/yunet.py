@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hicmae.faces.detector import INSTALL, FaceBox, import_cv2
+from hicmae.faces.detector import INSTALL, FaceBox, need
 
 MODEL = "face_detection_yunet_2023mar.onnx"
 LEAST_SCORE = 0.6
@@ -32,7 +32,7 @@ class YuNet:
         Raises:
             ValueError: OpenCV or the weights are not installed, or the file is no YuNet.
         """
-        cv2 = import_cv2("FaceDetectorYN")
+        cv2 = need("cv2", "FaceDetectorYN")
         self.model = model or packaged_model()
         try:
             self._net = cv2.FaceDetectorYN.create(
