@@ -90,6 +90,14 @@ def test_each_clip_gets_its_own_and_all_its_frames_the_same() -> None:
     assert apply_ops(video, [(), (), ()]) is video
 
 
+def test_mixed_precision_changes_no_pixel() -> None:
+    clip = frames()
+    for name, operation in OPERATIONS.items():
+        plain = one(name, operation.amount(0.7, 1.0), clip)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(one(name, operation.amount(0.7, 1.0), clip), plain), name
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
