@@ -105,6 +105,21 @@ def test_the_common_recipe_is_the_papers() -> None:
     assert (found["data"]["batch_size"], found["data"]["test_segments"], found["trainer"]["max_epochs"]) == (56, 2, 50)
 
 
+def test_the_page_on_fine_tuning_names_files_epochs_and_options_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (FOLDER.parent.parent / "docs" / "finetune.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    epochs = {row[0].strip("`"): row[2] for row in rows if ".yaml" in row[0]}
+    assert epochs == {f"{name}.yaml": str(settings(name)["trainer"]["max_epochs"]) for name in CARDS}
+    with pytest.raises(SystemExit):
+        main(["fit", f"--config={FOLDER / 'crema_d.yaml'}", "--print_config"])
+    known = flat(yaml.safe_load(capsys.readouterr().out))
+    where = ("model.", "data.augmentation.")
+    for row in rows:
+        for option in row[0].split(", "):
+            name = option.strip("`")
+            assert ".yaml" in name or any(prefix + name in known for prefix in where), name
+
+
 @pytest.mark.parametrize("name", CARDS)
 def test_two_steps_on_the_corpus_in_miniature(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the tree as it is downloaded, by the file as it is shipped, but for size and device."""
