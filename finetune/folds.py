@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,13 @@ class Folds:
     out: Path
     every: tuple[int, ...]
     """All folds of the corpus."""
-    digest: str
-    """Of the settings that decide results."""
+    material: Mapping[str, Any]
+    """The settings that decide results, and the content of the corpus."""
+
+    @property
+    def digest(self) -> str:
+        """A short name for them."""
+        return digest_of([json.dumps(self.material, sort_keys=True)])
 
     def folder(self, fold: int) -> Path:
         """The run directory of a fold."""
@@ -59,8 +64,8 @@ class Folds:
             return False
         if json.loads(marker.read_text())["settings"] != self.digest:
             raise ValueError(
-                f"{marker} is of other settings than {self.out / _SETTINGS}; remove {self.folder(fold)} to train the fold "
-                "again, or choose another --out"
+                f"{marker} is of other settings than {self.out / _SETTINGS}; remove {self.folder(fold)} to train the "
+                "fold again, or choose another --out"
             )
         return True
 
@@ -113,9 +118,8 @@ def run_folds(
         raise ValueError(f"--folds: there is no fold {unknown[0]}; the folds are {', '.join(map(str, folds.every))}")
     trainer = settings.config.trainer
     slots = device_slots(parallel, accelerator=str(trainer.accelerator), devices=trainer.devices)
-    material = settings.material | {"data.content": content_digest(settings.source())}
     remedy = f"Choose another --out for the new settings, or remove {folds.out}"
-    check_unchanged(folds.out / _SETTINGS, material, remedy)
+    check_unchanged(folds.out / _SETTINGS, folds.material, remedy)
     finished = [fold for fold in folds.every if folds.is_finished(fold)]
     if done := [fold for fold in todo if fold in finished]:
         logger.info("finished before: fold %s", ", ".join(map(str, done)))
@@ -197,16 +201,16 @@ def _prepare(settings: Settings, out: Path) -> Folds:
     every = folds_of(source)
     if not every:
         raise ValueError(
-            f"{source.name} has one fixed division (train, val, test) and no folds (splits fold1, fold2, ...); train it "
-            "once with python -m finetune fit"
+            f"{source.name} has one fixed division (train, val, test) and no folds (splits fold1, fold2, ...); train "
+            "it once with python -m finetune fit"
         )
-    if config.benchmark is not None and card(config.benchmark).folds != len(every):
+    if config.benchmark is not None and (expected := card(config.benchmark).folds) != len(every):
         raise ValueError(
-            f"{source.name} has {len(every)} folds, and benchmark {config.benchmark} has {card(config.benchmark).folds}: "
-            "its results would be of another division. Prepare the corpus anew, or leave benchmark out"
+            f"{source.name} has {len(every)} folds, and benchmark {config.benchmark} has {expected}: "
+            "the results would be of another division. Prepare the corpus anew, or leave benchmark out"
         )
     material = settings.material | {"data.content": content_digest(source)}
-    return Folds(out=out, every=every, digest=digest_of([json.dumps(material, sort_keys=True)]))
+    return Folds(out=out, every=every, material=material)
 
 
 def _name(fold: int) -> str:
@@ -214,13 +218,9 @@ def _name(fold: int) -> str:
 
 
 def _job(folds: Folds, fold: int, name: str, arguments: Sequence[str]) -> Job:
-    command = [sys.executable, "-m", "finetune", "fit", *arguments]
-    own = {
-        "--data.test_fold": fold, "--trainer.default_root_dir": folds.folder(fold), "--ckpt_path": "auto",
-    }  # fmt: skip
-    return Job(
-        name=name, command=[*command, *(f"{key}={value}" for key, value in own.items())], folder=folds.folder(fold)
-    )
+    folder = folds.folder(fold)
+    own = [f"--data.test_fold={fold}", f"--trainer.default_root_dir={folder}", "--ckpt_path=auto"]
+    return Job(name=name, command=[sys.executable, "-m", "finetune", "fit", *arguments, *own], folder=folder)
 
 
 def _headline(folder: Path) -> str:

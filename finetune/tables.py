@@ -58,10 +58,12 @@ def show_interval(name: str, bounds: Sequence[float] | None) -> str:
 
 
 def headline_scores(found: Iterable[str], card: Card | None) -> list[str]:
-    """Which of the scores found are shown, in order: the card's first, then the others of classes and of dimensions."""
+    """Which of the scores found are shown, in order: the card's first, then the others; of several dimensions each, and
+    not their mean."""
     there = list(found)
     first = [name for name in (card.metrics if card is not None else ()) if name in there]
-    others = [name for name in there if is_score(name) and not name.startswith(_ERRORS)]
+    means = [name for name in there if any(other.startswith(f"{name}_") for other in there)]
+    others = [name for name in there if is_score(name) and not name.startswith(_ERRORS) and name not in means]
     return list(dict.fromkeys([*first, *others]))
 
 
