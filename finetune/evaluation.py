@@ -176,5 +176,10 @@ def _count_lacking(given: NDArray[np.float64], modalities: tuple[Modality, ...])
     return {_LACKING[name]: int((given[:, i] == 0).sum()) for i, name in enumerate(modalities)}
 
 
+def is_score(name: str) -> bool:
+    """Whether a value of ``Evaluation.to_dict`` is one of ``Evaluation.scalars``, by its name."""
+    return name in (*CATEGORICAL, *DIMENSIONAL) or name.startswith(tuple(f"{score}_" for score in DIMENSIONAL))
+
+
 def _plain(value: float) -> float | None:
     return None if np.isnan(value) else float(value)

@@ -9,6 +9,8 @@ from finetune.protocol import labelled
 from finetune.tables import headline_scores, markdown_table, published_lines, score_title, show, show_interval
 from hicmae.benchmarks import card as card_of
 
+_FEW_GROUPS = 20
+
 CHECKPOINTS = {"best": "best on validation", "last": "last epoch", "tested": "tested checkpoint"}
 
 
@@ -18,7 +20,7 @@ def run_report(content: Mapping[str, Any], part: str) -> str:
     card = card_of(about["benchmark"]) if about["benchmark"] else None
     checkpoints = {name: content[name] for name in CHECKPOINTS if name in content}
     first = next(iter(checkpoints.values()))[part]
-    names = headline_scores((name for name, value in first.items() if not isinstance(value, (dict, list))), card)
+    names = headline_scores(first, card)
     fold = f", fold {about['test_fold']}" if about["test_fold"] is not None else ""
     header = ["score"]
     for name in checkpoints:
@@ -51,12 +53,9 @@ def interval_sentence(intervals: Mapping[str, Any]) -> str:
         f"Intervals: {intervals['method']} over the {intervals['groups']} {intervals['over']} of the test, "
         f"{intervals['resamples']} resamples. They speak of the choice of test clips alone, and not of another seed."
     )
-    if intervals["groups"] < FEW_GROUPS:
+    if intervals["groups"] < _FEW_GROUPS:
         text += f" With {intervals['groups']} {intervals['over']} they are too narrow."
     return text
-
-
-FEW_GROUPS = 20
 
 
 def labels_of(about: Mapping[str, Any]) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from finetune.evaluation import is_score
 from finetune.protocol import PAPER_PROTOCOL
 from hicmae.benchmarks.card import Card
 from hicmae.data.labels import LabelSpec
@@ -19,7 +20,7 @@ _TITLES = {
     "rmse": "RMSE",
 }
 _PERCENT = ("uar", "war", "macro_f1", "weighted_f1")
-_HEADLINES = ("uar", "war", "macro_f1", "weighted_f1", "ccc", "pcc")
+_ERRORS = ("mae", "rmse")  # in units of the target; shown where a card asks for them
 _COST_OF_CHOOSING = (
     "Choosing the epoch on the test fold alone is worth points: 2.7 on MAFW and 3.0 on MSP-IMPROV in the published "
     "logs of a successor of HiCMAE."
@@ -57,10 +58,12 @@ def show_interval(name: str, bounds: Sequence[float] | None) -> str:
 
 
 def headline_scores(found: Iterable[str], card: Card | None) -> list[str]:
-    """Which of the scores found are shown, in order: the card's first, then the others of classes and of dimensions."""
+    """Which of the scores found are shown, in order: the card's first, then the others; of several dimensions each, and
+    not their mean."""
     there = list(found)
     first = [name for name in (card.metrics if card is not None else ()) if name in there]
-    others = [name for name in there if any(name == score or name.startswith(f"{score}_") for score in _HEADLINES)]
+    means = [name for name in there if any(other.startswith(f"{name}_") for other in there)]
+    others = [name for name in there if is_score(name) and not name.startswith(_ERRORS) and name not in means]
     return list(dict.fromkeys([*first, *others]))
 
 
