@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +13,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from finetune.class_weights import given_weights, weights_of_clips
 from finetune.evaluation import Evaluation, evaluate, targets_of
 from finetune.start import check_same_task, choose_start, is_recognizer
+from finetune.timing import check_same_timing, with_timing
 from hicmae.backbone import MODALITIES, Backbone, Modality
 from hicmae.checkpoint import check_same_architecture, load_recognizer
 from hicmae.config import InputSpec, ModelConfig
@@ -24,7 +25,7 @@ from hicmae.data.labels import LabelSpec
 from hicmae.data.order import generator
 from hicmae.data.splits import TEST, VAL
 from hicmae.heads import Targets
-from hicmae.losses import balanced_weights, dimensional_loss, soft_cross_entropy
+from hicmae.losses import dimensional_loss, soft_cross_entropy
 from hicmae.media.batch_transform import BatchTransform
 from hicmae.mixing import Mix, MixConfig, draw_mix
 from hicmae.predictions import SegmentOutputs
@@ -101,9 +102,10 @@ class FinetuneModule(pl.LightningModule):
             backbone.load_state_dict(start.backbone)
         self.model = EmotionRecognizer(backbone, self.targets, modalities=modalities, init_scale=head_init_scale)
         self.model.freeze(freeze)
+        self.frozen = freeze
         self.modalities = self.model.modalities
         self.class_weights = class_weights
-        self.register_buffer("_weight", _given_weights(class_weights, self.targets.classes), persistent=False)
+        self.register_buffer("_weight", given_weights(class_weights, self.targets.classes), persistent=False)
         self.ema_decay = ema_decay
         if ema_decay is not None:
             EmaWeights(ema_decay)  # refuses what it cannot be, before any data is read
@@ -261,12 +263,8 @@ class FinetuneModule(pl.LightningModule):
         """From here on the head is this run's own; balanced class weights follow from the training clips."""
         self._has_head = True
         if self.class_weights == "balanced":
-            column, names = next(iter(self.labels.classes.items()))
-            clips = self._data.splits.train
-            counts = Counter(str(clips.info(number).labels[column]) for number in range(len(clips)))
             assert self._weight is not None
-            self._weight.copy_(balanced_weights([counts[name] for name in names]))
-            logger.info("class weights: %s", dict(zip(names, self._weight.tolist(), strict=True)))
+            self._weight.copy_(weights_of_clips(self._data.splits.train, self.labels))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with layer decay, warm-up and cosine per step, for the global batch of this run."""
@@ -284,6 +282,7 @@ class FinetuneModule(pl.LightningModule):
             "labels": self.labels.to_dict(),
             "modalities": list(self.modalities),
             "ema_decay": self.ema_decay,
+            "freeze": self.frozen,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -297,60 +296,21 @@ class FinetuneModule(pl.LightningModule):
         check_same_architecture(ModelConfig.from_dict(about["model"]), self.config, "the checkpoint")
         found = Targets(classes=tuple(about["targets"]["classes"]), dimensions=tuple(about["targets"]["dimensions"]))
         check_same_task(found, self.targets, tuple(about["modalities"]), self.modalities, "the checkpoint")
-        _check_same_timing(InputSpec.from_dict(about["input"]), self.spec)
-        averaged = about.get("ema_decay")
-        if self.trainer.state.fn == TrainerFn.FITTING and averaged != self.ema_decay:
-            raise ValueError(
-                f"the checkpoint was written with model.ema_decay {averaged}, and is to go on with {self.ema_decay}: "
-                "set the same, or start a new run from it with --model.init"
-            )
+        check_same_timing(InputSpec.from_dict(about["input"]), self.spec)
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            _check_same("ema_decay", about.get("ema_decay"), self.ema_decay)
+            _check_same("freeze", about.get("freeze", 0), self.frozen)
         self._has_head = True
+
+
+def _check_same(option: str, theirs: float | str | None, ours: float | str | None) -> None:
+    if theirs != ours:
+        raise ValueError(
+            f"the checkpoint was written with model.{option} {theirs}, and is to go on with {ours}: set the same, or "
+            "start a new run from it with --model.init"
+        )
 
 
 def monitored_score(*, has_classes: bool) -> str:
     """Validation score by which the best checkpoint is chosen: UAR, or the mean CCC without classes."""
     return "val/uar" if has_classes else "val/ccc"
-
-
-_TIMING = ("frame_interval_s", "audio_seconds")
-
-
-def with_timing(spec: InputSpec, changes: dict[str, float]) -> InputSpec:
-    """The input with another timing.
-
-    Raises:
-        ValueError: a field that is none of the timing: sizes belong to the weights, means to their training.
-    """
-    if unknown := sorted(set(changes) - set(_TIMING)):
-        raise ValueError(f"model.input has {unknown}; what fine-tuning can change of the input is {list(_TIMING)}")
-    return spec.with_(**changes)
-
-
-def _check_same_timing(found: InputSpec, expected: InputSpec) -> None:
-    for name in _TIMING:
-        theirs, ours = getattr(found, name), getattr(expected, name)
-        if theirs != ours:
-            raise ValueError(
-                f"the checkpoint was trained with {name}={theirs:g}, but this run has {ours:g}; give "
-                f"--model.input '{{{name}: {theirs:g}}}'"
-            )
-
-
-def _given_weights(weights: list[float] | str | None, classes: tuple[str, ...]) -> Tensor | None:
-    """Class weights as a tensor; ones until the training clips are known, where they are to balance them.
-
-    Raises:
-        ValueError: no classes, another number of weights than classes, or a weight that is not positive.
-    """
-    if weights is None:
-        return None
-    if not classes:
-        raise ValueError(f"model.class_weights is {weights}, but there are no classes; set it to null")
-    if isinstance(weights, str):
-        return torch.ones(len(classes))
-    if len(weights) != len(classes) or min(weights) <= 0:
-        raise ValueError(
-            f"model.class_weights has {len(weights)} values {weights}; give a positive one for each of the "
-            f"{len(classes)} classes {list(classes)}, or balanced"
-        )
-    return torch.tensor(weights)

@@ -19,6 +19,7 @@ from hicmae.prepare.corpus import benchmark_corpus
 from hicmae.prepare.run import PrepareSettings, prepare
 from tests import native_trees, native_trees_wild
 from tests.test_finetune import SMALL
+from tests.test_finetune_options import no_figures  # noqa: F401  for all of this file
 
 FOLDER = Path(__file__).parent.parent / "configs" / "finetune"
 BUILDERS = native_trees.BUILDERS | native_trees_wild.BUILDERS
@@ -124,8 +125,6 @@ def test_the_page_on_fine_tuning_names_files_epochs_and_options_as_they_are(caps
 def test_two_steps_on_the_corpus_in_miniature(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the tree as it is downloaded, by the file as it is shipped, but for size and device."""
     monkeypatch.chdir(tmp_path)
-    for drawing in ("finish.draw_confusion", "finish.draw_scatter", "callbacks.draw_curves"):
-        monkeypatch.setattr(f"finetune.{drawing}", lambda *args, **more: None)  # half of the time, and tested elsewhere
     BUILDERS[name](tmp_path / "download")
     corpus = benchmark_corpus(name, tmp_path / "download")
     prepare(corpus, Path("corpora") / name, PrepareSettings(storage=StorageFormat()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torchvision.ops import StochasticDepth
 
 from finetune.__main__ import main
+from hicmae.checkpoint import read_export
 from hicmae.data.augment import RecognitionAugment, RecognitionDraws
 from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import read_manifest, write_manifest
@@ -33,6 +35,15 @@ EVERYTHING = (
     "--data.augmentation.drop_audio=0.3", "--checkpoint.every_n_train_steps=1", "--checkpoint.keep=9",
     "--test_after_fit=false",
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figures() -> Iterator[None]:
+    """Drawing takes half of the time of runs as short as these, and is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patched:
+        for drawing in ("finish.draw_confusion", "finish.draw_scatter", "callbacks.draw_curves"):
+            patched.setattr(f"finetune.{drawing}", lambda *args, **more: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +101,7 @@ def test_the_average_is_what_is_validated_scored_and_exported(run: Path) -> None
     scores, _ = results(run)
     for name in ("ccc", "rmse"):  # the last epoch's, against the last checkpoint loaded anew
         assert scores["last"]["val"][name] == pytest.approx(logged[f"val/{name}"].dropna().iloc[-1], abs=1e-6)
+    assert read_export(run / "export").spec.frame_interval_s == 0.1
     averaged = {name: checkpoint(run, name)["state_dict"] for name in ("best", "last")}
     for name, value in load_file(run / "export" / "model.safetensors").items():
         assert torch.equal(value, averaged["best"][f"model.{name}"])
@@ -109,10 +121,11 @@ def test_what_is_frozen_stays_as_it_was_to_the_bit(run: Path) -> None:
     ("settings", "words"),
     [
         ("--model.ema_decay=null", ("model.ema_decay 0.7", "to go on with None")),
+        ("--model.freeze=backbone", ("model.freeze 1", "to go on with backbone")),
         ("--model.input.frame_interval_s=0.16", ("trained with frame_interval_s=0.1", "this run has 0.16")),
     ],
 )
-def test_another_average_or_timing_than_the_checkpoints_is_refused(
+def test_another_average_part_or_timing_than_the_checkpoints_is_refused(
     run: Path, manifest: Path, tmp_path: Path, settings: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = run / "checkpoints" / "last.ckpt"
@@ -189,7 +202,7 @@ def test_augmentation_mixing_smoothing_and_class_weights_compose() -> None:
 def test_balanced_class_weights_are_those_of_the_training_clips(
     manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "finetune.module")
+    caplog.set_level(logging.INFO, "finetune.class_weights")
     short = ("--trainer.max_steps=1", "--model.optimizer.warmup_epochs=0", "--data.augmentation.rand_augment=null")
     assert main(arguments(manifest, tmp_path, *short, "--model.class_weights=balanced", "--test_after_fit=false")) == 0
     validated = set(results(tmp_path)[1].subject)
