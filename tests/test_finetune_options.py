@@ -167,7 +167,10 @@ def test_nothing_can_be_withheld_of_one_modality(
 def test_augmentation_mixing_smoothing_and_class_weights_compose() -> None:
     """Clips are augmented one by one, then mixed; the mixed label is smoothed, then weighted by class."""
     weight = [0.5, 1.0, 3.0]
-    tuned = module(drop_path=0.0, class_weights=weight, labels=LabelSpec(classes={"emotion": EMOTIONS}))
+    # A head that starts at a thousandth would hide what its input is.
+    tuned = module(
+        drop_path=0.0, head_init_scale=1.0, class_weights=weight, labels=LabelSpec(classes={"emotion": EMOTIONS})
+    )
     drawn = [
         RecognitionDraws(
             image_size=32, augmentation=RecognitionAugment(erase_probability=1.0, spec_augment=SpecAugment())
