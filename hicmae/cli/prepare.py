@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hicmae.prepare.report import PrepareReport
 
 _MANIFESTS = (".csv", ".parquet")
+_SHOWN = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,8 +121,10 @@ def _prepare(args: argparse.Namespace, corpus: Corpus, console: Console) -> int:
         _say(console, f"warning: {warning}", "yellow")
     if storage is not None and picture == "original" and long_files:
         _say(console, f"warning: {whole_files_warning([native.clip for native in corpus.clips])}", "yellow")
-    for difference in report.differences:
-        _say(console, f"warning: {difference}", "yellow")
+    if found := report.differences:
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        shown = "; ".join(map(str, found[:_SHOWN]))
+        _say(console, f"warning: not the expected counts: {shown}{more}", "yellow")
     if args.strict and not report.as_expected:
         report.write(args.out)
         show_rejects(report.rejected, console)

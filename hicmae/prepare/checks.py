@@ -44,7 +44,7 @@ def shared_subjects(clips: Iterable[Clip]) -> str:
     shared = [f"{name} ({', '.join(sorted(where))})" for name, where in sorted(splits.items()) if len(where) > 1]
     if not shared:
         return ""
-    return f"{len(shared)} speakers are in two splits: {_some(shared)}"
+    return f"{len(shared)} of {len(splits)} speakers occur in two splits: {_some(shared)}"
 
 
 def missing_media(clips: Sequence[NativeClip]) -> list[Reject]:

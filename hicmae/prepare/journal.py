@@ -124,7 +124,7 @@ def _changed_clips(there: Mapping[str, str], now: Mapping[str, str]) -> list[str
         "gone": [name for name in there if name not in now],
         "changed": [name for name, value in now.items() if there.get(name, value) != value],
     }
-    return [f"{len(names)} clips are {what}: {_some(names)}" for what, names in groups.items() if names]
+    return [f"{what} clips ({len(names)}): {_some(names)}" for what, names in groups.items() if names]
 
 
 def _some(names: Sequence[str]) -> str:
