@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -201,6 +202,30 @@ def test_missing_empty_and_pointer_files_are_rejected_one_by_one(name: str, tmp_
     assert "git lfs pull" in next(reject.detail for reject in found.rejects if reject.clip_id == third.clip_id)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_link_to_nothing_is_rejected(name: str, tmp_path: Path) -> None:
+    video = BUILDERS[name](tmp_path).clips[0].clip.video
+    assert video is not None
+    video.unlink()
+    video.symlink_to(tmp_path / "disk that is not mounted")
+    rejects = card(name).read(tmp_path).rejects
+    assert {(reject.reason, reject.detail) for reject in rejects} == {("missing_file", f"{video} is a link to nothing")}
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    BUILDERS["ravdess"](tmp_path)
+    there = os.scandir
+
+    def scandir(path: str) -> Iterator[os.DirEntry[str]]:
+        if str(path).endswith("Actor_05"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return there(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError, match="Actor_05"):
+        card("ravdess").read(tmp_path)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "ravdess"])
 def test_a_clip_without_its_sound_is_rejected(name: str, tmp_path: Path) -> None:
     clip = BUILDERS[name](tmp_path).clips[0].clip
@@ -213,16 +238,16 @@ def test_a_clip_without_its_sound_is_rejected(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_two_files_of_one_name_are_reported_and_the_first_is_used(name: str, tmp_path: Path) -> None:
+def test_two_files_of_one_name_are_one_too_many(name: str, tmp_path: Path) -> None:
     rows = BUILDERS[name](tmp_path).clips
     video = rows[0].clip.video
     assert video is not None
     copy = write(tmp_path / "zz_copy" / video.name, video.read_bytes())
     found = card(name).read(tmp_path)
-    assert found.clips == rows
-    assert found.rejects[0].reason == "duplicate_clip"
-    assert str(copy) in found.rejects[0].detail
-    assert str(video) in found.rejects[0].detail
+    unsure = [row.clip.clip_id for row in rows if row.clip.video == video]
+    assert _reasons(found) == dict.fromkeys(unsure, "duplicate_clip")
+    assert found.clips == tuple(row for row in rows if row.clip.clip_id not in unsure)
+    assert found.rejects[0].detail == f"{video}, {copy}: remove all but one"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -280,6 +305,12 @@ def test_msp_improv_wants_its_label_file(tmp_path: Path) -> None:
     (tmp_path / "EVALUATION.TXT").unlink()
     with pytest.raises(FileNotFoundError, match=r"no label file Evalution.txt"):
         card("msp_improv").read(tmp_path)
+    for folder in ("a", "b"):
+        write(tmp_path / folder / "Evalution.txt", "")
+    with pytest.raises(ValueError, match=r"a/Evalution.txt and .*b/Evalution.txt; remove all but one"):
+        card("msp_improv").read(tmp_path)
+    shutil.rmtree(tmp_path / "a")
+    shutil.rmtree(tmp_path / "b")
     labels.write_text("nothing of the kind\n")
     with pytest.raises(ValueError, match=r"Evalution.txt: no line of the form 'UTD-IMPROV-S01A"):
         card("msp_improv").read(tmp_path)
@@ -294,8 +325,10 @@ def test_msp_improv_reports_label_lines(tmp_path: Path) -> None:
     added = (first, f"UTD-IMPROV-S01A-F01-P-FM80.avi; Q; {numbers}", f"UTD-IMPROV-S01A-F09-P-FM81.avi; A; {numbers}")
     labels.write_text(text + "\n".join(added) + "\n")
     found = card("msp_improv").read(tmp_path)
-    assert found.clips == rows
     doubled = "MSP" + first.partition(".avi")[0].removeprefix("UTD")
+    assert found.clips == tuple(row for row in rows if row.clip.clip_id != doubled)
+    again = f"{labels}, line {len(text.splitlines()) + 1}"
+    assert found.rejects[0].detail == f"labelled in {labels}, line 1 and in {again}; remove all but one"
     assert _reasons(found) == {
         doubled: "duplicate_clip", "MSP-IMPROV-S01A-F01-P-FM80": "unknown_label",
         "MSP-IMPROV-S01A-F09-P-FM81": "unknown_name",
@@ -319,7 +352,7 @@ def test_iemocap_reports_label_files_and_lines(tmp_path: Path) -> None:
         + "[0.5000 - 1.5000]\tSes02F_tea_F022\tneu\t[2.5000, 2.5000, 2.5000]\n"
     )
     found = card("iemocap").read(tmp_path)
-    assert found.clips == rows
+    assert found.clips == tuple(row for row in rows if row.clip.clip_id != "Ses02F_impro01_F000")
     assert _reasons(found) == {
         "Ses02F_impro01_F000": "duplicate_clip", "Ses02F_impro01_F020": "unknown_label",
         "Ses02F_impro01_F021": "empty_span", "Ses02F_tea_F022": "unknown_name",
@@ -367,4 +400,5 @@ def test_sides_of_a_dialogue() -> None:
 
 
 def _reasons(found: Native) -> Mapping[str, str]:
+    assert len({reject.clip_id for reject in found.rejects}) == len(found.rejects)
     return {reject.clip_id: reject.reason for reject in found.rejects}

@@ -142,6 +142,13 @@ def test_cropped_faces_take_the_place_of_the_picture(corpus: tuple[Card, Path, l
     ]
 
 
+def test_folders_of_figures_are_no_frames(corpus: tuple[Card, Path, list[Row]]) -> None:
+    own, root, expected = corpus
+    for place in (root, (root / expected[0]["video"]).parent):
+        put_frames(place / "figures")
+    assert rows_of(own.read(root), root) == expected
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_card_is_whole(name: str) -> None:
     own = card(name)

@@ -37,7 +37,7 @@ face_crops/**/aiim001_task_1_clip_001/*.jpg                      or the corpus's
 def _read(root: Path) -> Native:
     truths, segments = root / "ground_truths", root / "videos" / "shorter_segments"
     # The corpus's loader expects the face pictures below images, its download puts them below face_crops.
-    media = media_by_name([segments, root / "face_crops", root / "images"], faces=root / FACES)
+    media = media_by_name([segments, root / "face_crops", root / "images"], faces=root / FACES, clip_name=_CLIP.pattern)
     if not truths.is_dir() or not media.videos:
         looked_for = ["ground_truths/arousal.txt and valence.txt", "videos in videos/shorter_segments"]
         raise not_this_corpus(root, "AVCAffe", looked_for)
@@ -135,8 +135,8 @@ AVCAFFE = Card(
     unconfirmed=(
         "the form of info/val.txt: every participant's name in it counts",
         "whether every task has both labels; clips of a task without one are rejected",
-        "times of the face pictures, of which those without a face were dropped; they are spread over the clip's "
-        "sound. Published results of HiCMAE used faces that its authors cropped themselves",
+        "times of the face pictures: those without a face were dropped, and the others are spread over the clip's "
+        "sound by their numbers. Published results of HiCMAE used faces that its authors cropped themselves",
         "clips in info/no_audio_files.txt are without speech; they are used here, as their task has a label",
     ),
     read=_read,

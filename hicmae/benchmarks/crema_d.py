@@ -69,7 +69,7 @@ def read(root: Path, *, codes: Collection[str]) -> Native:
             collected.clips.append(NativeClip(clip=clip))
         else:
             collected.rejects.append(media)
-    return collected.native(tree)
+    return collected.native(root)
 
 
 def _card(name: str, title: str, codes: tuple[str, ...], expected: Expected, published: tuple[Published, ...]) -> Card:

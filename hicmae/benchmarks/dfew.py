@@ -31,7 +31,7 @@ Clip/clip_224x224/**/00001/*.jpg                      or the corpus's own face p
 
 def _read(root: Path) -> Native:
     lists = {part: _lists(root, part) for part in ("train", "test")}
-    media = media_by_name([root / "Clip"], faces=root / FACES, name=_five_digits, skip=_NOT_USED)
+    media = media_by_name([root / "Clip"], faces=root / FACES, clip_name=r"\d{5}", name=_five_digits, skip=_NOT_USED)
     if None in lists.values() or not media:
         looked_for = ["EmoLabel_DataSplit/train(single-labeled) and test(single-labeled)", "videos or frames in Clip"]
         raise not_this_corpus(root, "DFEW", looked_for)
@@ -97,8 +97,8 @@ DFEW = Card(
     unconfirmed=(
         "in which folders below Clip the archives unpack: they are searched at any depth",
         "speakers: the corpus names none, so validation is carved clip by clip and people may be in training and test",
-        "times of the face pictures: frames without a face were dropped, so pictures and sound drift apart within a "
-        "clip; the whole videos do not have this fault",
+        "times of the face pictures: frames without a face were dropped, and if the others were numbered anew, picture "
+        "and sound drift apart within a clip; the whole videos do not have this fault",
     ),
     read=_read,
     expected=Expected(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, NativeClip, Published, not_this_corpus
-from hicmae.benchmarks.native import Collected, Media, Tree, malformed, read_lines, read_tree
+from hicmae.benchmarks.native import Collected, Media, Tree, labelled_twice, malformed, read_lines, read_tree
 from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import Clip
 
@@ -23,7 +22,7 @@ MARKED_ACTOR_IS_LEFT = True
 PICTURE_ROWS = (0.2, 0.8)
 """Fractions of the height between which there is a picture; black above and below."""
 
-_FORM = "[6.2901 - 8.2357]\\tSes01F_impro01_F000\\tneu\\t[2.5000, 2.5000, 2.5000]"
+_FORM = "[6.2901 - 8.2357]\tSes01F_impro01_F000\tneu\t[2.5000, 2.5000, 2.5000]"
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _LABEL = re.compile(
     rf"\[{_NUMBER}\s*-\s*{_NUMBER}\]\s+(\w+)\s+(\w+)\s+\[{_NUMBER},\s*{_NUMBER},\s*{_NUMBER}\]", re.ASCII
@@ -56,12 +55,16 @@ def read(root: Path) -> Native:
             "copy dialog/EmoEvaluation from the corpus"
         )
     collected = Collected()
-    seen: set[str] = set()
-    for path, number, match in _labels(labels):
+    lines = _labels(labels)
+    places: dict[str, list[tuple[Path, int]]] = {}
+    for path, number, match in lines:
+        places.setdefault(match[3], []).append((path, number))
+    for path, number, match in lines:
         start_s, end_s, clip_id, code = float(match[1]), float(match[2]), match[3], match[4].lower()
         named = _UTTERANCE.fullmatch(clip_id)
-        if clip_id in seen:
-            collected.reject(clip_id, "duplicate_clip", f"{path}, line {number}: a second label; the first is used")
+        if len(places[clip_id]) > 1:
+            if (path, number) == places[clip_id][0]:
+                collected.reject(clip_id, "duplicate_clip", labelled_twice(places[clip_id]))
         elif code in LEFT_OUT:
             collected.left_out[LEFT_OUT[code]] += 1
         elif code not in EMOTIONS:
@@ -75,8 +78,7 @@ def read(root: Path) -> Native:
             _take(
                 tree, collected, named, (start_s, end_s), EMOTIONS[code], [float(text) for text in match.groups()[4:]]
             )
-        seen.add(clip_id)
-    return collected.native(tree)
+    return collected.native(root)
 
 
 def _take(
@@ -102,7 +104,7 @@ def _take(
     collected.clips.append(NativeClip(clip=clip, region=region_of(marked, gender) if whole else None))
 
 
-def _labels(paths: list[Path]) -> Iterator[tuple[Path, int, re.Match[str]]]:
+def _labels(paths: list[Path]) -> list[tuple[Path, int, re.Match[str]]]:
     found = []
     problems = []
     for path in sorted(paths):
@@ -115,7 +117,7 @@ def _labels(paths: list[Path]) -> Iterator[tuple[Path, int, re.Match[str]]]:
                 problems.append((path, number, line))
     if problems:
         raise malformed(problems, _FORM)
-    yield from found
+    return found
 
 
 CARD = Card(

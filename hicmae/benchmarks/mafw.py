@@ -59,7 +59,8 @@ _CONFIRMED = (
 )
 _UNCONFIRMED = (
     "that data/frames holds one folder a clip with cropped faces as png: the paper says that frames without a face "
-    "were deleted and the rest aligned, and public code reads such folders, but the archive was not seen",
+    "were deleted and the rest aligned, and public code reads such folders, but the archive was not seen; if the rest "
+    "was numbered anew, picture and sound drift apart within a clip",
     "the order of the 43 compound classes in published models; here single classes come first",
     "that the compound lists are a partition; clips that contradict it are rejected one by one",
     "speakers: the corpus names none, so validation is carved clip by clip and people may be in training and test",
@@ -75,7 +76,9 @@ def _read(root: Path, view: str, classes: tuple[str, ...]) -> Native:
     title = f"MAFW ({view})"
     places = [root / _LISTS, *sorted(root.glob(f"*/{_LISTS}"))] if root.is_dir() else []
     lists = next((place / view / "no_caption" for place in places if (place / view / "no_caption").is_dir()), None)
-    media = media_by_name([root / "data" if (root / "data").is_dir() else root], faces=root / FACES, skip=[_LISTS])
+    media = media_by_name(
+        [root / "data" if (root / "data").is_dir() else root], faces=root / FACES, clip_name=r"\d{5}", skip=[_LISTS]
+    )
     if lists is None or not media:
         looked_for = [f"{_LISTS}/{view}/no_caption", "videos in data/clips or folders of frames in data/frames"]
         raise not_this_corpus(root, title, looked_for)

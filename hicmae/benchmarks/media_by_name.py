@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -110,6 +111,7 @@ def media_by_name(
     folders: Iterable[Path],
     *,
     faces: Path,
+    clip_name: str,
     name: Callable[[str], str] = str,
     skip: Collection[str] = (),
 ) -> MediaByName:
@@ -118,11 +120,13 @@ def media_by_name(
     Args:
         folders: where to look; those that do not exist are passed over.
         faces: a folder whose frames take the place of all others, if it exists.
+        clip_name: pattern of the names of clips. A folder of pictures with another name holds figures, not frames;
+            files are all kept, so that it can be said what is there and unknown.
         name: makes the name of a clip from that of a file without extension, or from that of a folder of frames.
         skip: names of folders to pass over, in any case.
     """
     places = tuple(folder for folder in folders if folder.is_dir())
-    scan = _Scan(name=name, skip={"__macosx", *(folder.lower() for folder in skip)})
+    scan = _Scan(clip_name=re.compile(clip_name), name=name, skip={"__macosx", *(folder.lower() for folder in skip)})
     if faces.is_dir():
         scan.walk(faces)
         own, scan.frames = scan.frames, defaultdict(list)
@@ -138,6 +142,7 @@ def media_by_name(
 
 @dataclass(kw_only=True)
 class _Scan:
+    clip_name: re.Pattern[str]
     name: Callable[[str], str]
     skip: set[str]
     videos: defaultdict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
@@ -165,8 +170,9 @@ class _Scan:
                 files += 1
                 found = self.videos if kind in VIDEO_EXTENSIONS else self.sounds
                 found[self.name(stem)].append(folder / entry.name)
-        if pictures and not files and not inner:
-            self.frames[self.name(folder.name)].append(folder)
+        key = self.name(folder.name)
+        if pictures and not files and not inner and self.clip_name.fullmatch(key):
+            self.frames[key].append(folder)
         for below in inner:
             if below.lower() not in self.skip:
                 self.walk(folder / below)

@@ -30,7 +30,7 @@ def _read(root: Path) -> Native:
     result = Sorted()
     names: set[str] = set()
     for part, split in (("train", "train"), ("test1", "test")):
-        media = media_by_name([found[part]], faces=root / FACES)  # type: ignore[list-item]
+        media = media_by_name([found[part]], faces=root / FACES, clip_name=r"sample_\d+")  # type: ignore[list-item]
         here = _read_part(found[f"{part}-label.csv"], media, split, names, result)  # type: ignore[arg-type]
         if rest := len(set(media.videos) - here):
             result.left_out[f"in {part} without a label"] = rest

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, NativeClip, Published, not_this_corpus
-from hicmae.benchmarks.native import Collected, Media, Tree, malformed, read_lines, read_tree
+from hicmae.benchmarks.native import Collected, Media, Tree, labelled_twice, malformed, read_lines, read_tree
 from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import Clip
 
@@ -59,13 +59,16 @@ def read(root: Path) -> Native:
                 labels={"emotion": EMOTIONS[code], "label:recording": SCENARIOS[match[4]], **numbers},
             )  # fmt: skip
             collected.clips.append(NativeClip(clip=clip))
-    return collected.native(tree)
+    return collected.native(root)
 
 
 def _labels(tree: Tree, collected: Collected) -> list[tuple[str, str, dict[str, str | float]]]:
     """(turn, code of the consensus, valence and dominance) of each turn."""
-    path = next(path for path in sorted(tree.texts) if path.name.lower() in LABEL_FILES)
+    path, *others = sorted(path for path in tree.texts if path.name.lower() in LABEL_FILES)
+    if others:
+        raise ValueError(f"label files {path} and {', '.join(map(str, others))}; remove all but one")
     found: dict[str, tuple[str, str, dict[str, str | float]]] = {}
+    places: dict[str, list[tuple[Path, int]]] = {}
     problems = []
     for number, line in read_lines(path):
         if not line.upper().startswith(("UTD-IMPROV-", "MSP-IMPROV-")):
@@ -75,10 +78,7 @@ def _labels(tree: Tree, collected: Collected) -> list[tuple[str, str, dict[str, 
             problems.append((path, number, line))
             continue
         turn = match[1].upper()
-        if turn in found:
-            detail = f"{path}, line {number}: a second label of this turn; the first is used"
-            collected.reject(f"MSP-IMPROV-{turn}", "duplicate_clip", detail)
-            continue
+        places.setdefault(turn, []).append((path, number))
         values: dict[str, str | float] = {
             name: float(text)
             for name, text in (("valence", match[4]), ("dominance", match[5]))
@@ -89,6 +89,10 @@ def _labels(tree: Tree, collected: Collected) -> list[tuple[str, str, dict[str, 
         raise malformed(problems, _FORM)
     if not found:
         raise ValueError(f"{path}: no line of the form {_FORM!r}; copy the file from the corpus again")
+    for turn, twice in places.items():
+        if len(twice) > 1:
+            collected.reject(f"MSP-IMPROV-{turn}", "duplicate_clip", labelled_twice(twice))
+            del found[turn]
     return list(found.values())
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hicmae.benchmarks.card import Native, NativeClip, not_this_corpus
 from hicmae.data.packed import Reject
+from hicmae.data.tar_members import VIDEO_EXTENSIONS
 
-VIDEO_EXTENSIONS = frozenset({".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm", ".wmv"})
-SOUND_EXTENSIONS = frozenset({".wav", ".flac"})
-FRAME_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png"})
+# of no other kind: CREMA-D has each clip as mp3 besides
+SOUND_EXTENSIONS = ("wav", "flac")
+FRAME_EXTENSIONS = ("jpg", "jpeg", "png")
 FACES = "faces"
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -38,20 +39,16 @@ class Collected:
         """Note a clip that should be there or be usable and is not."""
         self.rejects.append(Reject(clip_id=clip_id, reason=reason, detail=detail))
 
-    def native(self, tree: Tree) -> Native:
-        """All of it, in the order of the ids, with a reject for each second file of a clip's name.
+    def native(self, root: Path) -> Native:
+        """All of it, in the order of the ids.
 
         Raises:
             ValueError: not one clip can be used.
         """
-        known = {name.lower(): found.clip.clip_id for found in self.clips for name in _media_names(found)}
-        for name, used, other in tree.twins:
-            if name in known:
-                self.reject(known[name], "duplicate_clip", f"{other} has the name of {used}, which is used")
         if not self.clips and self.rejects:
             first = self.rejects[0]
             what = f"{first.clip_id}: {first.reason}, {first.detail}"
-            raise ValueError(f"{tree.root}: none of {len(self.rejects)} clips can be used; the first is {what}")
+            raise ValueError(f"{root}: none of {len(self.rejects)} clips can be used; the first is {what}")
         return Native(
             clips=tuple(sorted(self.clips, key=lambda found: found.clip.clip_id)),
             rejects=tuple(sorted(self.rejects, key=lambda reject: (reject.clip_id, reject.detail))),
@@ -78,15 +75,13 @@ class Tree:
     """Text files, among which are the labels."""
     faces: Mapping[str, Path] | None
     """Folders of face frames; None where there is no folder ``faces``."""
-    twins: Sequence[tuple[str, Path, Path]]
-    """(name, the file that is used, another of that name)"""
+    twins: Mapping[Path, Sequence[Path]]
+    """Further files of the same kind and name, by the one above."""
 
-    def names(self, kinds: Sequence[str] = ("videos", "sounds", "faces")) -> list[str]:
-        """Names as they are spelled on disk, each once, of all media of these kinds."""
-        found: dict[str, str] = {}
-        for kind in kinds:
-            for name, path in (getattr(self, kind) or {}).items():
-                found.setdefault(name, path.name if kind == "faces" else path.stem)
+    def names(self) -> list[str]:
+        """Names of all media as they are spelled on disk, each once."""
+        found = {name: path.name for name, path in (self.faces or {}).items()}
+        found |= {name: path.stem for name, path in (*self.sounds.items(), *self.videos.items())}
         return [found[name] for name in sorted(found)]
 
     def media(self, clip_id: str, *, video: Sequence[str], sound: Sequence[str], in_video: bool) -> Media | Reject:
@@ -111,10 +106,29 @@ class Tree:
             audio = audio or picture
             if audio is None:
                 return _missing(clip_id, "audio", f"no sound file {' or '.join(sound)}", SOUND_EXTENSIONS, self.root)
-            return _usable(clip_id, Media(video=frames, audio=audio))
+            return self._usable(clip_id, Media(video=frames, audio=audio))
         if picture is None:
             return _missing(clip_id, "video", f"no video file {' or '.join(video)}", VIDEO_EXTENSIONS, self.root)
-        return _usable(clip_id, Media(video=picture, audio=audio))
+        return self._usable(clip_id, Media(video=picture, audio=audio))
+
+    def _usable(self, clip_id: str, media: Media) -> Media | Reject:
+        for path in (media.video, media.audio):
+            if path is None:
+                continue
+            if path in self.twins:
+                there = ", ".join(map(str, (path, *self.twins[path])))
+                return Reject(clip_id=clip_id, reason="duplicate_clip", detail=f"{there}: remove all but one")
+            if path.is_dir():
+                continue
+            if not path.is_file():
+                return Reject(clip_id=clip_id, reason="missing_file", detail=f"{path} is a link to nothing")
+            size = path.stat().st_size
+            if not size:
+                return Reject(clip_id=clip_id, reason="empty_file", detail=f"{path} has zero length; download it again")
+            if size <= _LARGEST_POINTER and path.read_bytes().startswith(_LFS_POINTER):
+                detail = f"{path} is a pointer of git-lfs and not the file itself; run 'git lfs pull' in its repository"
+                return Reject(clip_id=clip_id, reason="git_lfs_pointer", detail=detail)
+        return media
 
 
 def read_tree(root: Path, title: str) -> Tree:
@@ -129,22 +143,22 @@ def read_tree(root: Path, title: str) -> Tree:
     sounds: dict[str, Path] = {}
     texts: list[Path] = []
     faces: dict[str, Path] | None = None
-    twins: list[tuple[str, Path, Path]] = []
+    twins: dict[Path, list[Path]] = {}
     for folder, files in _folders(root):
         inside = [part.lower() for part in folder.relative_to(root).parts]
         if FACES in inside:
             faces = {} if faces is None else faces
-            if any(Path(file).suffix.lower() in FRAME_EXTENSIONS for file in files):
+            if any(_extension(file) in FRAME_EXTENSIONS for file in files):
                 _put(faces, folder.name.lower(), folder, twins)
             continue
         for file in files:
             path = folder / file
-            extension = path.suffix.lower()
+            extension = _extension(file)
             if extension in VIDEO_EXTENSIONS:
                 _put(videos, path.stem.lower(), path, twins)
             elif extension in SOUND_EXTENSIONS:
                 _put(sounds, path.stem.lower(), path, twins)
-            elif extension == ".txt":
+            elif extension == "txt":
                 texts.append(path)
     return Tree(root=root, videos=videos, sounds=sounds, texts=texts, faces=faces, twins=twins)
 
@@ -163,15 +177,19 @@ def malformed(problems: Sequence[tuple[Path, int, str]], form: str) -> ValueErro
     return ValueError(f"label lines that are not of the form {form!r}; copy the file from the corpus again:\n  {text}")
 
 
-def _media_names(found: NativeClip) -> set[str]:
-    paths = (found.clip.video, found.clip.audio)
-    return {path.name if path.is_dir() else path.stem for path in paths if path is not None}
+def labelled_twice(places: Sequence[tuple[Path, int]]) -> str:
+    """What is wrong with a clip that label files name in several (file, line)."""
+    return f"labelled in {' and in '.join(f'{path}, line {number}' for path, number in places)}; remove all but one"
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
     # Sessions are often links to another disk; a link to a folder above would be walked for ever.
     seen = set()
-    for place, folders, files in os.walk(root, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise error  # a folder that cannot be read would be passed over
+
+    for place, folders, files in os.walk(root, followlinks=True, onerror=refuse):
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()
@@ -181,29 +199,18 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
         yield Path(place), sorted(name for name in files if not name.startswith("."))
 
 
-def _put(found: dict[str, Path], name: str, path: Path, twins: list[tuple[str, Path, Path]]) -> None:
+def _extension(file: str) -> str:
+    return Path(file).suffix.lower().removeprefix(".")
+
+
+def _put(found: dict[str, Path], name: str, path: Path, twins: dict[Path, list[Path]]) -> None:
     if (first := found.setdefault(name, path)) != path:
-        twins.append((name, first, path))
+        twins.setdefault(first, []).append(path)
 
 
 def _first(found: Mapping[str, Path], names: Sequence[str]) -> Path | None:
     return next((found[name.lower()] for name in names if name.lower() in found), None)
 
 
-def _missing(clip_id: str, what: str, text: str, extensions: Collection[str], root: Path) -> Reject:
-    return Reject(
-        clip_id=clip_id, reason=f"missing_{what}", detail=f"{text} ({', '.join(sorted(extensions))}) below {root}"
-    )
-
-
-def _usable(clip_id: str, media: Media) -> Media | Reject:
-    for path in (media.video, media.audio):
-        if path is None or path.is_dir():
-            continue
-        size = path.stat().st_size
-        if not size:
-            return Reject(clip_id=clip_id, reason="empty_file", detail=f"{path} has zero length; download it again")
-        if size <= _LARGEST_POINTER and path.read_bytes().startswith(_LFS_POINTER):
-            detail = f"{path} is a pointer of git-lfs and not the file itself; run 'git lfs pull' in its repository"
-            return Reject(clip_id=clip_id, reason="git_lfs_pointer", detail=detail)
-    return media
+def _missing(clip_id: str, what: str, text: str, extensions: Sequence[str], root: Path) -> Reject:
+    return Reject(clip_id=clip_id, reason=f"missing_{what}", detail=f"{text} ({', '.join(extensions)}) below {root}")

@@ -72,7 +72,7 @@ def read(root: Path) -> Native:
             collected.clips.append(NativeClip(clip=clip))
         else:
             collected.rejects.append(media)
-    return collected.native(tree)
+    return collected.native(root)
 
 
 CARD = Card(

@@ -39,7 +39,9 @@ ANY.csv or */ANY.csv      columns Round, Times_1, Times_2, ... (the corpus's par
 def _read(root: Path) -> Native:
     tables = {path: csv_header(path) for path in _tables(root)}
     targets = {path: columns for path, header in tables.items() if (columns := _target_columns(header))}
-    media = media_by_name([root], faces=root / FACES, name=lambda stem: stem.removesuffix("_aligned"))
+    media = media_by_name(
+        [root], faces=root / FACES, clip_name=_CLIP.pattern, name=lambda stem: stem.removesuffix("_aligned")
+    )
     if not targets or not media:
         looked_for = [
             "a csv file with the columns VideoName, Mean_P..., Mean_A..., Mean_D... in it or in one of its folders",
