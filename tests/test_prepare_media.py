@@ -106,13 +106,15 @@ def test_large_pictures_are_scaled_down(tmp_path: Path) -> None:
         ({"1.jpg": b"", "2.jpg": b""}, "corrupt_frames", "1.jpg"),
         ({"1.png": b"\x89PNG\r\n\x1a\n"}, "corrupt_frames", "1.png"),
         ({"1.jpg": None, "2.jpg": b"half"}, "corrupt_frames", "2.jpg"),
+        ({"1.jpg": None, "2.jpg": b"gap"}, "corrupt_frames", "2.jpg"),
         ({"1.jpg": None, "2.jpg": None, "9.jpg": None}, "missing_frames", "3 of 9"),
     ],
 )
 def test_frames_that_cannot_be_used(tmp_path: Path, files: dict[str, bytes | None], reason: str, found: str) -> None:
     for name, data in files.items():
-        whole = save(tmp_path / name, picture(1)) if data is None or data == b"half" else data
-        (tmp_path / name).write_bytes(whole[: len(whole) // 2] if data == b"half" else whole)
+        whole = save(tmp_path / name, picture(1)) if data in (None, b"half", b"gap") else data
+        cut = {b"half": whole[: len(whole) // 2], b"gap": whole[: len(whole) - 60] + b"\xff\xd9"} if data else {}
+        (tmp_path / name).write_bytes(cut.get(data, whole))
     with pytest.raises(DecodeError, match=found) as error:
         made(tmp_path)
     assert error.value.reason == reason
@@ -169,6 +171,8 @@ def test_face_pictures_are_re_encoded_with_the_sound_of_the_films(tmp_path: Path
     assert info.duration_s == pytest.approx(native_trees.SECONDS, abs=0.01)
     if storage == "jpeg":
         file = read_frames(stored.video, "stored")
+        times = np.arange(native_trees_wild.FRAMES) * native_trees.SECONDS / native_trees_wild.FRAMES
+        np.testing.assert_allclose(file.times_s, times, atol=1e-6)
         assert [read_picture_time(frame) for frame in decoded(file)] == [0.4] * native_trees_wild.FRAMES
 
 
@@ -264,6 +268,10 @@ def test_killed_it_goes_on_and_ends_as_if_undisturbed(tmp_path: Path, monkeypatc
     for name in names:
         assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes(), name
     assert not list((out / "faces").glob(".*"))
+    with monkeypatch.context() as context:
+        faces = FakeFaces(context, without=without)
+        assert prepare("ravdess", root, out, "--faces") == 0
+        assert faces.calls == {}
 
 
 def test_a_changed_corpus_and_other_options_are_noticed(
