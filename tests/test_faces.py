@@ -187,6 +187,18 @@ def test_the_square_jumps_with_the_shot_and_not_a_frame_before(tmp_path: Path) -
     np.testing.assert_allclose(track.squares[:21], [(60, 50, 60)] * 21, atol=1.5)
     np.testing.assert_allclose(track.squares[21:], [(20, 140, 160)] * 20, atol=1.5)
     assert track.share == 1.0
+    # also when the face of the new shot is not found at once: looks at 0, 4 ... 20, 21, 24 ...
+    late = FaceTracker(detector=Blobs(missing=frozenset({6, 7})), every=4, margin=0.0).track(tmp_path / "a.mp4")
+    assert (late.pieces, len(late.boxes)) == ((0, 21), track.looked - 2)
+    np.testing.assert_allclose(late.squares, track.squares, atol=1.5)
+
+
+def test_a_shot_without_a_face_keeps_the_square_of_the_one_before(tmp_path: Path) -> None:
+    frames = [[(80, 90, 60)]] * 20 + [[(220, 100, 160)]] * 20 + [[(80, 90, 60)]] * 20
+    detector = Blobs(missing=frozenset(range(5, 11)))  # looks at 0, 4 ... 16, 20 ... 36, 40 ...
+    track = FaceTracker(detector=detector, every=4, margin=0.0).track(blob_clip(tmp_path / "a.mp4", frames))
+    assert track.pieces == (0, 40)
+    np.testing.assert_allclose(track.squares, [(60, 50, 60)] * 60, atol=1.5)
 
 
 def test_a_face_that_is_missed_for_a_while_is_passed_through_smoothly(tmp_path: Path) -> None:

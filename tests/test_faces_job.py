@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,6 +122,24 @@ def test_a_run_that_dies_leaves_what_was_finished(
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+def test_a_clip_whose_file_has_changed_is_done_again(corpus: Path, tmp_path: Path) -> None:
+    video = tmp_path / "two.mp4"
+    shutil.copyfile(corpus.parent / "two.mp4", video)
+    manifest = read_manifest(write_manifest(tmp_path / "a.csv", [Clip(clip_id="two", video=video, end_s=0.4)]))
+    assert write_faces(manifest, tmp_path / "out").already_done == 0
+    assert write_faces(manifest, tmp_path / "out").already_done == 1
+    os.utime(video)
+    assert write_faces(manifest, tmp_path / "out").already_done == 0
+    longer = read_manifest(write_manifest(tmp_path / "b.csv", [Clip(clip_id="two", video=video)]))
+    assert write_faces(longer, tmp_path / "out").already_done == 0
+    make_clip(video, seconds=1.0, time_code=False)  # the face is gone, and its clip with it
+    report = write_faces(longer, tmp_path / "out")
+    assert [reject.reason for reject in report.rejected] == ["no_face"]
+    assert sorted(file.name for file in (tmp_path / "out").rglob("*") if file.is_file()) == [
+        "faces.json", "rejects.csv", "two.json"
+    ]  # fmt: skip
+
+
 def test_two_people_are_counted_and_a_corpus_without_a_face_is_a_failure(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,7 +167,7 @@ def test_what_a_user_can_get_wrong(
     manifest = read_manifest(corpus)
     with pytest.raises(ValueError, match="detector given by name"):
         write_faces(manifest, tmp_path / "new", tracker=FaceTracker(detector=object()))  # type: ignore[arg-type]
-    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    monkeypatch.setitem(sys.modules, "cv2", None)
     assert main(["faces", str(corpus), str(tmp_path / "new")]) == 2
     assert "pip install 'hicmae[faces]'" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
