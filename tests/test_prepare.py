@@ -105,7 +105,7 @@ def test_counts_that_differ_are_shown_and_strict_fails_before_packing(
     found = report(tmp_path / "out")
     assert {"what": "fold2", "expected": 240, "found": 4} in found["differences"]
     assert not (tmp_path / "out" / "shards").exists()
-    assert "Not measured" in (tmp_path / "out" / "report.md").read_text()
+    assert "not measured" in (tmp_path / "out" / "report.md").read_text()
 
     assert prepare("ravdess", root, tmp_path / "strict", "--strict") == 1
     assert sorted(path.name for path in (tmp_path / "strict").iterdir()) == ["rejects.csv", "report.json", "report.md"]

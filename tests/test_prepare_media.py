@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hicmae.benchmarks.card import NativeClip
 from hicmae.data.manifest import Clip, read_manifest
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.source import ManifestSource
+from hicmae.faces import FaceBox, FaceNotFoundError, FaceTracker
 from hicmae.media.clip import DecodeError
 from hicmae.media.container import open_media
 from hicmae.media.encode import whole_sound
@@ -205,10 +207,6 @@ class FakeFaces:
         monkeypatch.setattr(hicmae.faces.detector, "make_detector", lambda name, model: None)
 
     def __call__(self, clip: Clip, tracker: Any, out: Path, *, region: Any) -> Clip:
-        from dataclasses import replace
-
-        from hicmae.faces import FaceNotFoundError
-
         if next(self.left) <= 0:
             raise KeyboardInterrupt
         self.calls[clip.clip_id] = (region, tracker.margin, tracker.detector, clip.span_s)
@@ -234,6 +232,28 @@ def test_faces_are_followed_in_the_speakers_half(tmp_path: Path, monkeypatch: py
         assert (clip.audio, clip.span_s, clip.square) == (None, None, None)
     # short films: the originals are stored, not re-encoded
     assert str(ShardSource(out / "shards").storages[0]) == "original files"
+
+
+class OneFace:
+    """Finds a face of 30 pixels in the middle of what it is shown."""
+
+    def detect(self, frame: np.ndarray) -> list[FaceBox]:
+        height, width = frame.shape[:2]
+        return [FaceBox(left=width / 2 - 15, top=height / 2 - 15, width=30, height=30, score=0.9)]
+
+
+def test_face_films_are_written_by_the_tracker_itself(tmp_path: Path) -> None:
+    found = native_trees.build_iemocap(tmp_path / "root").clips[1]
+    tracker = FaceTracker(detector=OneFace(), margin=0.2)
+    (row,), rejected = make_media([found], tmp_path / "out", faces=tracker)
+    assert rejected == ()
+    assert row == replace(
+        found.clip, video=tmp_path / "out" / "faces" / f"{found.clip.clip_id}.mp4", audio=None, start_s=None, end_s=None
+    )
+    assert row.video is not None
+    info = probe(row.video, name="film")
+    assert (info.has_video, info.has_audio, info.width, info.height) == (True, True, 224, 224)
+    assert info.duration_s == pytest.approx(2.6, abs=0.05)
 
 
 def test_folders_of_faces_skip_the_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,7 +146,6 @@ def _prepare(args: argparse.Namespace, corpus: Corpus, console: Console) -> int:
         done = prepare(corpus, args.out, settings, on_progress=show)
     _show(done, args, corpus, console)
     if not done.usable.clips:
-        _say(console, "every clip was rejected", "red")
         return 1
     if args.strict and not done.as_expected:
         _say(console, "not as expected (--strict)", "red")
@@ -191,7 +190,9 @@ def _show(done: PrepareReport, args: argparse.Namespace, corpus: Corpus, console
         _say(console, f"{len(done.unconfirmed)} things about this corpus are assumed; they are in the report")
     shards = args.out / SHARDS_NAME if args.shards else None
     _say(console, f"{args.out / MANIFEST_NAME}, {f'{shards}/, ' if shards else ''}{args.out / 'report.md'}")
-    if corpus.is_benchmark:
+    if not done.usable.clips:
+        _say(console, "every clip was rejected", "red")
+    elif corpus.is_benchmark:
         data = f"--data.shards '[{shards}]'" if shards else f"--data.manifest {args.out / MANIFEST_NAME}"
         job = "folds" if any(split.startswith("fold") for split in done.usable.splits) else "fit"
         _say(console, f"next: python -m finetune {job} --config configs/finetune/{corpus.name}.yaml {data}")
