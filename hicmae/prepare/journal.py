@@ -75,6 +75,7 @@ class Journal:
     """A line for each clip that is done, in a file of the folder. A line that was being written counts for nothing."""
 
     def __init__(self, out: Path) -> None:
+        out.mkdir(parents=True, exist_ok=True)
         self._file = out / JOURNAL_NAME
         self.lines: dict[str, dict[str, Any]] = {}
         """By clip id."""
