@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hicmae.prepare.report import PrepareReport
 
 _MANIFESTS = (".csv", ".parquet")
+_SHOWN = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="gets manifest.csv, shards/, report.md, report.json and rejects.csv")  # fmt: skip
     parser.add_argument("--strict", action="store_true",
                         help="end with status 1 when a count is not as expected or a clip is rejected")  # fmt: skip
+    parser.add_argument("--allow-shared-subjects", action="store_true",
+                        help="warn of speakers in two splits instead of refusing them")  # fmt: skip
 
     faces = parser.add_argument_group("faces")
     faces.add_argument("--faces", action=argparse.BooleanOptionalAction, default=False,
@@ -55,8 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="of the folds (default: 0)")
     own.add_argument("--stratify", default=argparse.SUPPRESS, metavar="COLUMN",
                      help="label to balance over the folds (default: emotion, else the first text label)")  # fmt: skip
-    own.add_argument("--allow-shared-subjects", action="store_true", default=argparse.SUPPRESS,
-                     help="accept speakers in two splits")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,19 +91,19 @@ def _read(args: argparse.Namespace) -> Corpus:
             raise ValueError(f"--{next(iter(folds))} goes with --folds, which is missing")
         return manifest_corpus(
             Path(args.corpus), folds=getattr(args, "folds", None), **folds,
-            allow_shared_subjects="allow_shared_subjects" in args,
+            allow_shared_subjects=args.allow_shared_subjects,
         )  # fmt: skip
     if Path(args.corpus).is_dir():
         raise ValueError(
             f"{args.corpus} is a folder: name a benchmark and give its folder as --root, or make a manifest of the "
             "folder with 'hicmae manifest tree'"
         )
-    given = [name for name in ("folds", "seed", "stratify", "allow_shared_subjects") if name in args]
+    given = [name for name in ("folds", "seed", "stratify") if name in args]
     if given:
-        raise ValueError(f"--{given[0].replace('_', '-')} goes with a manifest; a benchmark has its own folds")
+        raise ValueError(f"--{given[0]} goes with a manifest; a benchmark has its own folds")
     if "root" not in args:
         raise ValueError(f"--root is missing: where is the folder of {args.corpus}? --card shows its layout")
-    return benchmark_corpus(args.corpus, args.root)
+    return benchmark_corpus(args.corpus, args.root, allow_shared_subjects=args.allow_shared_subjects)
 
 
 def _prepare(args: argparse.Namespace, corpus: Corpus, console: Console) -> int:
@@ -120,8 +121,10 @@ def _prepare(args: argparse.Namespace, corpus: Corpus, console: Console) -> int:
         _say(console, f"warning: {warning}", "yellow")
     if storage is not None and picture == "original" and long_files:
         _say(console, f"warning: {whole_files_warning([native.clip for native in corpus.clips])}", "yellow")
-    for difference in report.differences:
-        _say(console, f"warning: {difference}", "yellow")
+    if found := report.differences:
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        shown = "; ".join(map(str, found[:_SHOWN]))
+        _say(console, f"warning: not the expected counts: {shown}{more}", "yellow")
     if args.strict and not report.as_expected:
         report.write(args.out)
         show_rejects(report.rejected, console)
@@ -143,7 +146,6 @@ def _prepare(args: argparse.Namespace, corpus: Corpus, console: Console) -> int:
         done = prepare(corpus, args.out, settings, on_progress=show)
     _show(done, args, corpus, console)
     if not done.usable.clips:
-        _say(console, "every clip was rejected", "red")
         return 1
     if args.strict and not done.as_expected:
         _say(console, "not as expected (--strict)", "red")
@@ -188,7 +190,9 @@ def _show(done: PrepareReport, args: argparse.Namespace, corpus: Corpus, console
         _say(console, f"{len(done.unconfirmed)} things about this corpus are assumed; they are in the report")
     shards = args.out / SHARDS_NAME if args.shards else None
     _say(console, f"{args.out / MANIFEST_NAME}, {f'{shards}/, ' if shards else ''}{args.out / 'report.md'}")
-    if corpus.is_benchmark:
+    if not done.usable.clips:
+        _say(console, "every clip was rejected", "red")
+    elif corpus.is_benchmark:
         data = f"--data.shards '[{shards}]'" if shards else f"--data.manifest {args.out / MANIFEST_NAME}"
         job = "folds" if any(split.startswith("fold") for split in done.usable.splits) else "fit"
         _say(console, f"next: python -m finetune {job} --config configs/finetune/{corpus.name}.yaml {data}")

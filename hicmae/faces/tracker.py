@@ -78,7 +78,7 @@ class FaceTracker:
     """Faces are looked for in every so-many-th frame."""
     min_share: float = 0.5
     """Least share of these frames in which the face must be found."""
-    smooth_s: float = 0.25
+    smooth_s: float = 0.12
     """Standard deviation in time of the smoothing, in seconds; 0 joins what was found by straight lines."""
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class FaceTracker:
             ValueError: contradictory arguments, or the detector is not installed.
         """
         name = name or (str(video) if isinstance(video, Path) else "clip")
-        _check_region(region, square, name)
+        check_region(region, square, name)
         detector = make_detector(self.detector, self.model) if isinstance(self.detector, str) else self.detector
         data = read_media_file(video, name=name) if isinstance(video, Path) else video
         with open_media(data, name, sound=False) as media:
@@ -180,7 +180,8 @@ def _ranges(starts: tuple[int, ...], end: int) -> list[tuple[int, int]]:
     return list(zip(starts, (*starts[1:], end), strict=True))
 
 
-def _check_region(region: Any, square: Any, name: str) -> None:
+def check_region(region: Any, square: Any, name: str) -> None:
+    """``ValueError`` for a region that is none, or beside a square."""
     if region is None:
         return
     if square is not None:

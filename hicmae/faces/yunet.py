@@ -16,8 +16,8 @@ from hicmae.faces.detector import INSTALL, FaceBox, need
 
 MODEL = "face_detection_yunet_2023mar.onnx"
 LEAST_SCORE = 0.6
-"""OpenCV's own default of 0.9 misses most faces that are tilted or small; at 0.6 none of the pictures without a face in
-``benchmarks/faces.py`` gets one."""
+"""OpenCV's own default of 0.9 misses most faces that are tilted, small or noisy; below 0.6 it sees more and more faces
+where there are none (docs/faces.md)."""
 _MOST_OVERLAP = 0.3
 _MOST_FACES = 5000
 

@@ -14,22 +14,23 @@ from hicmae.data.packed import Reject
 from hicmae.prepare.frames import natural_key
 
 FIXED_SPLITS = ("train", "val", "test")
+SHARED_MEANS = "so that results would not hold for new people"
 _SHOWN = 10
 
 
-def check_native(card: Card, clips: Sequence[NativeClip]) -> None:
+def check_native(card: Card, clips: Sequence[NativeClip], *, allow_shared_subjects: bool = False) -> None:
     """Refuse clips of which a result would not mean what it says.
 
     Raises:
         ValueError: no clips; ids used twice (with both files) or unusable; splits or labels that the card does not
-            know; speakers in two splits. All problems at once.
+            know; speakers in two splits, unless they are allowed. All problems at once.
     """
     if not clips:
         raise ValueError(f"{card.title}: not one clip was found; is the folder complete? Its layout is\n{card.layout}")
     rows = [native.clip for native in clips]
     problems = _id_problems(rows) + _split_problems(card, rows) + _label_problems(card.labels, rows)
-    if shared := shared_subjects(rows):
-        problems.append(f"{shared}, so that results would not hold for new people")
+    if not allow_shared_subjects and (shared := shared_subjects(rows)):
+        problems.append(f"{shared}, {SHARED_MEANS}; accept it with --allow-shared-subjects")
     if problems:
         raise ValueError("\n  ".join([f"{card.title}: the clips cannot be used as they are", *_first(problems)]))
 
@@ -44,7 +45,7 @@ def shared_subjects(clips: Iterable[Clip]) -> str:
     shared = [f"{name} ({', '.join(sorted(where))})" for name, where in sorted(splits.items()) if len(where) > 1]
     if not shared:
         return ""
-    return f"{len(shared)} speakers are in two splits: {_some(shared)}"
+    return f"{len(shared)} of {len(splits)} speakers occur in two splits: {_some(shared)}"
 
 
 def missing_media(clips: Sequence[NativeClip]) -> list[Reject]:

@@ -11,7 +11,14 @@ from hicmae.benchmarks.card import Expected, NativeClip
 from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import Clip, read_manifest
 from hicmae.data.packed import Reject
-from hicmae.prepare.checks import absent_classes, check_native, missing_media, shared_subjects, split_order
+from hicmae.prepare.checks import (
+    SHARED_MEANS,
+    absent_classes,
+    check_native,
+    missing_media,
+    shared_subjects,
+    split_order,
+)
 from hicmae.prepare.folds import make_folds
 from hicmae.prepare.report import PrepareReport
 from hicmae.prepare.tally import found_labels, tally
@@ -75,8 +82,13 @@ class Corpus:
         )
 
 
-def benchmark_corpus(name: str, root: Path) -> Corpus:
+def benchmark_corpus(name: str, root: Path, *, allow_shared_subjects: bool = False) -> Corpus:
     """A benchmark in its native layout.
+
+    Args:
+        name: of its card.
+        root: the folder as it was unpacked.
+        allow_shared_subjects: warn of speakers in two splits instead of refusing them.
 
     Raises:
         FileNotFoundError: the root is not this corpus, or a label file is missing.
@@ -84,7 +96,7 @@ def benchmark_corpus(name: str, root: Path) -> Corpus:
     """
     known, root = card(name), root.absolute()
     native = known.read(root)
-    check_native(known, native.clips)
+    check_native(known, native.clips, allow_shared_subjects=allow_shared_subjects)
     missing = missing_media(native.clips)
     gone = {reject.clip_id for reject in missing}
     clips = tuple(clip for clip in native.clips if clip.clip.clip_id not in gone)
@@ -102,6 +114,7 @@ def benchmark_corpus(name: str, root: Path) -> Corpus:
         left_out=native.left_out,
         labels=known.labels,
         expected=known.expected,
+        warnings=_shared_warning([native.clip for native in clips]),
         confirmed=known.confirmed,
         unconfirmed=known.unconfirmed,
     )
@@ -133,13 +146,12 @@ def manifest_corpus(
         folded = make_folds(clips, folds, seed=seed, stratify=stratify)
         clips = folded.clips
         warnings += folded.warnings
-    if shared := shared_subjects(clips):
-        if not allow_shared_subjects:
-            raise ValueError(
-                f"{path}: {shared}, so that results would not hold for new people; correct the split column, make "
-                "folds with --folds K, or accept it with --allow-shared-subjects"
-            )
-        warnings.append(f"{shared}: results will not hold for new people; training needs allow_shared_subjects: true")
+    if not allow_shared_subjects and (shared := shared_subjects(clips)):
+        raise ValueError(
+            f"{path}: {shared}, {SHARED_MEANS}; correct the split column, make folds with --folds K, or accept it with "
+            "--allow-shared-subjects"
+        )
+    warnings += _shared_warning(clips)
     labels = found_labels(clips)
     for column in labels.classes if labels else ():
         assert labels is not None
@@ -153,3 +165,8 @@ def manifest_corpus(
         labels=labels,
         warnings=tuple(warnings),
     )
+
+
+def _shared_warning(clips: Sequence[Clip]) -> tuple[str, ...]:
+    shared = shared_subjects(clips)
+    return (f"{shared}, {SHARED_MEANS}; training needs data.allow_shared_subjects: true",) if shared else ()

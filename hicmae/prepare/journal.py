@@ -75,6 +75,7 @@ class Journal:
     """A line for each clip that is done, in a file of the folder. A line that was being written counts for nothing."""
 
     def __init__(self, out: Path) -> None:
+        out.mkdir(parents=True, exist_ok=True)
         self._file = out / JOURNAL_NAME
         self.lines: dict[str, dict[str, Any]] = {}
         """By clip id."""
@@ -124,7 +125,7 @@ def _changed_clips(there: Mapping[str, str], now: Mapping[str, str]) -> list[str
         "gone": [name for name in there if name not in now],
         "changed": [name for name, value in now.items() if there.get(name, value) != value],
     }
-    return [f"{len(names)} clips are {what}: {_some(names)}" for what, names in groups.items() if names]
+    return [f"{what} clips ({len(names)}): {_some(names)}" for what, names in groups.items() if names]
 
 
 def _some(names: Sequence[str]) -> str:

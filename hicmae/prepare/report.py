@@ -146,7 +146,7 @@ def duration_text(tally: Tally) -> str:
     """One line about the lengths of clips."""
     lengths = tally.durations_s
     if not lengths:
-        return "Not measured: clips are measured when they are packed."
+        return "not measured; clips are measured when they are packed"
     part = "" if lengths["clips"] == tally.clips else f" ({lengths['clips']:.0f} of {tally.clips} clips measured)"
     return (
         f"{lengths['total'] / 3600:.2f} hours; clips of {lengths['min']:.2f} to {lengths['max']:.2f} s, median "
