@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from hicmae.data.evaluation import EvaluationLoader
 from hicmae.data.labels import LabelSpec
 from hicmae.data.source import ClipSource
 from hicmae.data.splits import TEST, TRAIN, VAL, Splits
+from hicmae.metrics import categorical_scores
 from hicmae.predictions import ClipOutputs, SegmentOutputs
 from hicmae.probing import Method, ProbeFit, probe_classes, probe_dimensions
 from hicmae.training.cli import run_job
@@ -92,6 +95,7 @@ class ProbeCLI(FinetuneCLI):
 
 def main(argv: Sequence[str]) -> int:
     """Run the job; returns the exit status."""
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # we mean it
     return run_job(
         "probe",
         lambda: ProbeCLI(
@@ -136,19 +140,32 @@ def probe(
         if source is not None:
             parts[part], names = extract(module, data, part, source, device=device, layers=layers)
     rows = []
-    for feature, columns in names.items():
-        for task in _tasks(module.labels):
-            for method in METHODS:
-                row = _probe_one(module, data, parts, feature, columns, task, method)
-                shown = " ".join(
-                    f"{part} {name} {value:.4f}"
-                    for part, evaluation in row.evaluations.items()
-                    for name, value in list(evaluation.scalars.items())[:1]
-                )
-                logger.info("%s, %s (%s) | %s", feature, method, row.setting, shown)
-                rows.append(row)
+    with _classes_are_named_as_absent_once():
+        for feature, columns in names.items():
+            for task in _tasks(module.labels):
+                for method in METHODS:
+                    row = _probe_one(module, data, parts, feature, columns, task, method)
+                    shown = " ".join(
+                        f"{part} {name} {value:.4f}"
+                        for part, evaluation in row.evaluations.items()
+                        for name, value in list(evaluation.scalars.items())[:1]
+                    )
+                    logger.info("%s, %s (%s) | %s", feature, method, row.setting, shown)
+                    rows.append(row)
     write_probe(out, rows, _about(module, data), benchmark)
     return rows
+
+
+@contextmanager
+def _classes_are_named_as_absent_once() -> Iterator[None]:
+    """The data said which classes a part has no clips of; every score of every model would say it again."""
+    scores = logging.getLogger(categorical_scores.__module__)
+    level = scores.level
+    scores.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        scores.setLevel(level)
 
 
 # ---------------------------------------------------------------- features
