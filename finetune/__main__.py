@@ -1,7 +1,8 @@
-"""``python -m finetune fit|test``: see ``--help`` and configs/finetune/."""
+"""``python -m finetune fit|test``, and other jobs by name (``JOBS``): see ``--help`` and configs/finetune/."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,10 @@ from finetune.finish import finish_test, finish_training
 from finetune.module import FinetuneModule, monitored_score
 from hicmae.training.cli import JobCLI, run_job, standard_callbacks
 from hicmae.training.run_directory import checkpoint_directory
+
+JOBS = {"folds": "finetune.folds"}
+"""Jobs beside fit and test by their name on the command line: module with ``main(argv) -> int``, imported when asked
+for."""
 
 
 class FinetuneCLI(JobCLI):
@@ -62,6 +67,10 @@ class FinetuneCLI(JobCLI):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit status."""
+    given = sys.argv[1:] if args is None else list(args)
+    if given and given[0] in JOBS:
+        status: int = importlib.import_module(JOBS[given[0]]).main(given[1:])
+        return status
     return run_job(
         "finetune",
         lambda: FinetuneCLI(
@@ -74,7 +83,7 @@ def main(args: Sequence[str] | None = None) -> int:
                 "num_sanity_val_steps": 0,  # labels are checked before training, and a partial score means nothing
             },
             save_config_kwargs={"overwrite": True},
-            args=list(args) if args is not None else None,
+            args=None if args is None else given,
         ),
     )
 

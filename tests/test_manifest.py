@@ -25,8 +25,9 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_what_is_written_is_read(media: Path, suffix: str) -> None:
     clips = (
-        Clip(clip_id="one", video=media / "a.mp4", audio=media / "a.wav", start_s=0.5, end_s=2.25, subject="007",
-             split="train", labels={"emotion": "happy", "valence": -0.5, "label:culture": "x, y"}),
+        Clip(clip_id="one", video=media / "a.mp4", audio=media / "a.wav", start_s=0.5, end_s=2.25,
+             square=(0, 8, 40), subject="007", split="train",
+             labels={"emotion": "happy", "valence": -0.5, "label:culture": "x, y"}),
         Clip(clip_id="two", audio=media / "a.wav", split="test"),
     )  # fmt: skip
     path = write_manifest(media / f"m.{suffix}", clips)
@@ -44,6 +45,16 @@ def test_paths_below_the_manifest_are_relative_and_the_folder_can_move(media: Pa
     write_manifest(folder / "m.csv", [Clip(clip_id="c", video=folder / "v.mp4")])
     moved = folder.rename(tmp_path / "elsewhere")
     assert read_manifest(moved / "m.csv").clips[0].video == moved / "v.mp4"
+
+
+def test_squares_are_checked(media: Path) -> None:
+    rows = "".join(
+        f'clip{i},a.mp4,"{text}"\n' for i, text in enumerate(["0, 8,40", "1,2", "0,-1,40", "0,0,0", "a,0,3"])
+    )
+    with pytest.raises(ManifestError) as error:
+        read_manifest(write(media, "clip_id,video,square\n" + rows))
+    assert [problem[:6] for problem in error.value.problems] == ["row 3:", "row 4:", "row 5:", "row 6:"]
+    assert "square '0,-1,40' is not a square; write top,left,side in pixels" in error.value.problems[1]
 
 
 def test_all_problems_come_at_once_with_row_value_and_remedy(media: Path) -> None:

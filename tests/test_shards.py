@@ -36,6 +36,7 @@ from hicmae.data.shard_plan import SizeEstimate, plan_shards
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_verify import verify_shards
 from hicmae.data.shard_writer import write_shards
+from hicmae.data.source import ManifestSource
 from hicmae.data.storage import StorageFormat
 from hicmae.data.tar_members import scan_tar
 from hicmae.media.decode import decode_clip
@@ -524,6 +525,45 @@ def test_squares_that_do_not_fit_are_rejected(manifest: Manifest, tmp_path: Path
         reasons = {reject.reason for reject in report.rejected}
         assert (report.packed, reasons) == (0, {"square_outside", "truncated", "unknown_format"})
     assert ShardIndex.read(tmp_path / "1")[0].storage.square == (0, 0, 49)
+
+
+def test_a_clip_has_its_own_square(manifest: Manifest, tmp_path: Path) -> None:
+    rows = [
+        replace(manifest.clips[0], square=(0, 24, 24)),
+        manifest.clips[1],
+        replace(manifest.clips[2], square=(1, 25, 24)),
+    ]
+    path = write_manifest(tmp_path / "m.csv", rows)
+    own, spec = read_manifest(path), InputSpec(image_size=24)
+    kept = write_shards(own, tmp_path / "kept", storage=StorageFormat(square=(24, 0, 24)))
+    assert [(reject.clip_id, reject.reason) for reject in kept.rejected] == [("clip002", "square_outside")]
+    source, direct = ShardSource(tmp_path / "kept"), ManifestSource(own)
+    squares = {source.info(i).clip_id: source.read(i).square for i in range(2)}
+    assert squares == {"clip000": (0, 24, 24), "clip001": (24, 0, 24)}
+    assert direct.read(0).square == (0, 24, 24)
+    assert verify_shards(tmp_path / "kept", decode=2).problems == ()
+    write_shards(own, tmp_path / "stored", storage=replace(H264, size=24))
+    stored = ShardSource(tmp_path / "stored")
+    number = next(i for i in range(2) if stored.info(i).clip_id == "clip000")
+    assert stored.read(number).square is None
+    clips = [
+        source.read(next(i for i in range(2) if source.info(i).clip_id == "clip000")),
+        direct.read(0),
+        stored.read(number),
+    ]
+    pictures = [
+        decode_clip(c.video, spec=spec, position=0.0, square=c.square, name="x").video.astype(int) for c in clips
+    ]
+    assert (pictures[0] == pictures[1]).all()
+    assert np.abs(pictures[0] - pictures[2]).mean() < 12
+    centre = decode_clip(clips[0].video, spec=spec, position=0.0, name="x").video
+    assert np.abs(pictures[0] - centre).mean() > 20
+
+
+def test_a_square_that_cannot_be_is_refused_with_the_table(tmp_path: Path) -> None:
+    clip = PackedClip(clip_id="c", members={"mp4": (512, 10), "json": (1536, 2)}, square=(0, -1, 5))
+    with pytest.raises(ValueError, match=r"clip 'c': a square of \[0, -1, 5\] cannot be"):
+        ClipTable.build([[clip]]).check([4096])
 
 
 def test_parts_and_restarts_of_re_encoded_shards_agree(manifest: Manifest, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from hicmae.data.tar_members import AUDIO_EXTENSIONS, MAX_MEMBER_BYTES, PICTURE_
 
 _ROLES = ("video", "audio", "json")
 _TEXT = pa.dictionary(pa.int32(), pa.string())
+_SQUARE = pa.list_(pa.int32(), 3)
 _COLUMNS = pa.schema(
     [("clip_id", pa.string()), ("shard", pa.int32())]
     + [(f"{role}_{what}", pa.int64()) for role in _ROLES for what in ("offset", "bytes")]
@@ -31,7 +32,7 @@ _COLUMNS = pa.schema(
     + [("has_video", pa.bool_()), ("has_audio", pa.bool_())]
 )
 """Offsets are -1 where there is no such member, ``crc32`` is -1 where it is unknown; other unknown values are null.
-Labels follow as columns ``label:NAME``."""
+Labels follow as columns ``label:NAME``; where clips have squares of their own, ``square`` holds top, left and side."""
 
 
 class ClipTable:
@@ -44,6 +45,8 @@ class ClipTable:
                  or table.schema.field(field.name).type != field.type]  # fmt: skip
         if wrong:
             raise ValueError(f"columns {', '.join(wrong)} are missing or of another type")
+        if "square" in table.column_names and table.schema.field("square").type != _SQUARE:
+            raise ValueError("column square is of another type")
         self._column = {name: self._one_chunk(name) for name in table.column_names}
         self.label_names = tuple(
             name.removeprefix(LABEL_PREFIX) for name in table.column_names if name.startswith(LABEL_PREFIX)
@@ -110,6 +113,18 @@ class ClipTable:
         if not good.all():
             clip = int(np.flatnonzero(~good)[0])
             raise ValueError(f"clip {self.clip_id(clip)!r}: a span from {start[clip]:g} to {end[clip]:g} s cannot be")
+        if "square" in self._column:
+            self._check_squares(self._column["square"])
+
+    def _check_squares(self, column: pa.Array) -> None:
+        squares = (
+            pc.fill_null(column.flatten(), -1).to_numpy(zero_copy_only=False).reshape(-1, 3)
+        )  # of those that are given
+        bad = (squares.min(axis=1, initial=0) < 0) | (squares[:, 2] < 1)
+        if bad.any():
+            place = int(np.flatnonzero(bad)[0])
+            clip = int(np.flatnonzero(column.is_valid())[place])
+            raise ValueError(f"clip {self.clip_id(clip)!r}: a square of {squares[place].tolist()} cannot be")
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -143,6 +158,13 @@ class ClipTable:
         start, end = (self._column[name][row].as_py() for name in ("start_s", "end_s"))
         return None if start is None and end is None else (start or 0.0, END_OF_FILE_S if end is None else end)
 
+    def square(self, row: int) -> tuple[int, int, int] | None:
+        """(top, left, side) of a clip that has its own."""
+        if "square" not in self._column or (value := self._column["square"][row].as_py()) is None:
+            return None
+        top, left, side = value
+        return int(top), int(left), int(side)
+
     def labels(self, row: int) -> dict[str, str | float]:
         """Value by label; a clip without a value lacks the key."""
         values = ((name, self._column[LABEL_PREFIX + name][row].as_py()) for name in self.label_names)
@@ -155,7 +177,8 @@ class ClipTable:
         return PackedClip(
             clip_id=value["clip_id"], members=members, crc32=self.crc32(row), subject=value["subject"] or "",
             split=value["split"] or "", labels=self.labels(row), start_s=value["start_s"], end_s=value["end_s"],
-            duration_s=value["duration_s"], has_video=value["has_video"], has_audio=value["has_audio"],
+            square=self.square(row), duration_s=value["duration_s"], has_video=value["has_video"],
+            has_audio=value["has_audio"],
         )  # fmt: skip
 
     def clips(self) -> Iterator[PackedClip]:
@@ -229,6 +252,8 @@ def _part(shard: int, clips: Sequence[PackedClip]) -> pa.Table:
         for name in ("clip_id", "has_video", "has_audio"):
             rows[name].append(getattr(clip, name))
     arrays = {field.name: pa.array(rows[field.name], _plain(field.type)).cast(field.type) for field in _COLUMNS}
+    if any(clip.square for clip in clips):
+        arrays["square"] = pa.array([clip.square and list(clip.square) for clip in clips], _SQUARE)
     for name in sorted({name for clip in clips for name in clip.labels}):
         kind = pa.float64() if name in NUMBER_LABELS else _TEXT
         values = [clip.labels.get(name) for clip in clips]

@@ -1,6 +1,7 @@
 """Manifests: one row a clip, as CSV or Parquet. Every corpus becomes one; users' own data need nothing else.
 
-Columns: ``clip_id`` (required), ``video``, ``audio``, ``start_s``, ``end_s``, ``subject``, ``split``, then labels:
+Columns: ``clip_id`` (required), ``video``, ``audio``, ``start_s``, ``end_s``, ``subject``, ``split``, perhaps
+``square`` (``"top,left,side"`` in pixels of the displayed picture: what to take of it), then labels:
 ``emotion`` (text), ``valence``, ``arousal``, ``dominance`` (numbers) and any ``label:NAME`` (text).
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 FIXED_COLUMNS = ("clip_id", "video", "audio", "start_s", "end_s", "subject", "split")
+SQUARE_COLUMN = "square"
 NUMBER_LABELS = ("valence", "arousal", "dominance")
 TEXT_LABELS = ("emotion",)
 LABEL_PREFIX = "label:"
@@ -58,6 +60,8 @@ class Clip:
     """Start of the clip within its file, in seconds; None is the start of the file."""
     end_s: float | None = None
     """End of the clip within its file, in seconds; None is the end of the file."""
+    square: tuple[int, int, int] | None = None
+    """(top, left, side) in pixels of the displayed picture: what to take of it; None for the central square."""
     subject: str = ""
     """Who is seen and heard; keeps speakers apart in validation."""
     split: str = ""
@@ -159,8 +163,9 @@ def write_manifest(path: str | os.PathLike[str], rows: Iterable[Clip | Mapping[s
     path = Path(path)
     root = path.parent.resolve()
     table = [_as_row(row, root) for row in rows]
-    extra = {name for row in table for name in row} - set(FIXED_COLUMNS)
-    columns = [*FIXED_COLUMNS, *sorted(extra)]
+    extra = {name for row in table for name in row} - {*FIXED_COLUMNS, SQUARE_COLUMN}
+    square = [SQUARE_COLUMN] if any(SQUARE_COLUMN in row for row in table) else []
+    columns = [*FIXED_COLUMNS, *square, *sorted(extra)]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -228,12 +233,14 @@ def _as_text(value: Any) -> str:
 
 def _check_header(path: Path, header: list[str], known: tuple[str, ...]) -> tuple[list[str], list[str]]:
     problems = []
-    allowed = f"{', '.join((*FIXED_COLUMNS, *TEXT_LABELS, *NUMBER_LABELS, *known))} and {LABEL_PREFIX}NAME"
+    allowed = (
+        f"{', '.join((*FIXED_COLUMNS, SQUARE_COLUMN, *TEXT_LABELS, *NUMBER_LABELS, *known))} and {LABEL_PREFIX}NAME"
+    )
     labels = []
     for name in header:
         if name in (*TEXT_LABELS, *NUMBER_LABELS, *known) or (name.startswith(LABEL_PREFIX) and name != LABEL_PREFIX):
             labels.append(name)
-        elif name not in FIXED_COLUMNS:
+        elif name not in (*FIXED_COLUMNS, SQUARE_COLUMN):
             problems.append(
                 f"unknown column {name!r}; allowed are {allowed}: "
                 f"rename it to '{LABEL_PREFIX}{name}' when it is a label, or drop it"
@@ -265,6 +272,15 @@ def _parse_row(values: dict[str, str], label_columns: list[str], root: Path) -> 
     if end is not None and end <= (start or 0.0):
         problems.append(f"end_s {end:g} is not after start_s {start or 0.0:g}; check that both are in seconds")
 
+    square = None
+    if text := values.get(SQUARE_COLUMN, ""):
+        square = _square(text)
+        if square is None:
+            problems.append(
+                f"square {text!r} is not a square; write top,left,side in pixels of the displayed picture, for "
+                "instance 0,32,160, or leave it empty for the central square"
+            )
+
     labels: dict[str, str | float] = {}
     for name in label_columns:
         text = values[name]
@@ -288,11 +304,21 @@ def _parse_row(values: dict[str, str], label_columns: list[str], root: Path) -> 
         audio=root / audio if audio else None,
         start_s=start,
         end_s=end,
+        square=square,
         subject=values.get("subject", ""),
         split=values.get("split", ""),
         labels=labels,
     )
     return clip, problems
+
+
+def _square(text: str) -> tuple[int, int, int] | None:
+    """(top, left, side), or None for what is no square."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() for part in parts):
+        return None
+    top, left, side = map(int, parts)
+    return (top, left, side) if side else None
 
 
 def _number(text: str) -> float | None:
@@ -340,7 +366,8 @@ def _as_row(row: Clip | Mapping[str, Any], root: Path) -> dict[str, Any]:
         fixed = {name: getattr(row, name) for name in FIXED_COLUMNS}
         # A clip's relative path is one of this process; in a row of text it is already the manifest's.
         fixed |= {name: media.absolute() for name in ("video", "audio") if (media := fixed[name]) is not None}
-        row = fixed | row.labels
+        square = {} if row.square is None else {SQUARE_COLUMN: ",".join(map(str, row.square))}
+        row = fixed | square | row.labels
     values = {name: value for name, value in row.items() if value is not None}
     for name in ("video", "audio"):
         if values.get(name):

@@ -20,6 +20,9 @@ class PackedClip:
     labels: dict[str, str | float] = field(default_factory=dict)
     start_s: float | None = None
     end_s: float | None = None
+    square: tuple[int, int, int] | None = None
+    """(top, left, side) in pixels of the displayed picture: what of a file stored as it was to take; None for what
+    the whole folder takes."""
     duration_s: float | None = None
     """Length of the clip in seconds, after its span is cut; None where nobody has measured it."""
     has_video: bool | None = None
@@ -37,6 +40,7 @@ class PackedClip:
             "labels": self.labels or None,
             "start_s": self.start_s,
             "end_s": self.end_s,
+            "square": list(self.square) if self.square else None,
             "duration_s": self.duration_s,
             "has_video": self.has_video,
             "has_audio": self.has_audio,
@@ -47,7 +51,9 @@ class PackedClip:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of ``to_dict``."""
-        rest = {name: value for name, value in values.items() if name not in ("id", "members")}
+        rest = {name: value for name, value in values.items() if name not in ("id", "members", "square")}
+        if values.get("square"):
+            rest["square"] = tuple(values["square"])
         members = {extension: (int(o), int(s)) for extension, (o, s) in values["members"].items()}
         return cls(clip_id=values["id"], members=members, **rest)
 

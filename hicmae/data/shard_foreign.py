@@ -31,8 +31,8 @@ def index_foreign(folder: str | os.PathLike[str], *, on_shard: Callable[[str], N
     """Index WebDataset tars from elsewhere, without changing them; writes ``index.json`` and ``rejects.csv``.
 
     A sample needs one media member with a known extension; a ``json`` member may give ``subject``, ``split``,
-    ``start_s``, ``end_s`` and ``labels`` (a mapping). Slashes in keys become ``_`` in clip ids. Samples that are
-    unnamed, incomplete, repeated, or hold members of other kinds are left out and listed with their reasons.
+    ``start_s``, ``end_s``, ``square`` and ``labels`` (a mapping). Slashes in keys become ``_`` in clip ids. Samples
+    that are unnamed, incomplete, repeated, or hold members of other kinds are left out and listed with their reasons.
 
     Raises:
         FileNotFoundError: no tars. FileExistsError: there is an index already.
@@ -138,6 +138,11 @@ def _metadata(values: Any) -> dict[str, Any]:
     start, end = known.get("start_s", 0.0), known.get("end_s", END_OF_FILE_S)
     if not (0 <= start < end < math.inf):
         raise ValueError(f"a span from {start:g} to {end:g} s cannot be")
+    if values.get("square") is not None:
+        top, left, side = (int(value) for value in values["square"])
+        if min(top, left) < 0 or side < 1:
+            raise ValueError(f"a square of (top, left, side) {top, left, side} cannot be")
+        known["square"] = top, left, side
     for name in ("has_video", "has_audio"):
         if isinstance(values.get(name), bool):
             known[name] = values[name]

@@ -83,7 +83,7 @@ def _keep(clip: Clip, video: bytes | None, audio: bytes | None, storage: Storage
         if path is not None and data is not None:
             infos[role] = probe(data, name=str(path))
             members[path.suffix.lower().removeprefix(".")] = data
-    _check(clip, infos, storage)
+    _check(clip, infos, clip.square or storage.square)
     main = infos.get("video") or infos["audio"]
     span = clip.span_s or (0.0, main.duration_s)
     return _described(
@@ -91,6 +91,7 @@ def _keep(clip: Clip, video: bytes | None, audio: bytes | None, storage: Storage
         members,
         start_s=clip.start_s,
         end_s=clip.end_s,
+        square=clip.square,
         duration_s=min(span[1], main.duration_s) - span[0],
         has_video="video" in infos,
         has_audio=infos["audio"].has_audio if "audio" in infos else main.has_audio,
@@ -104,10 +105,11 @@ def _encode(
     assert storage.video != "original"
     assert storage.audio != "original"
     name = str(clip.video or clip.audio)
+    square = clip.square or storage.square
     try:
         stored = encode_clip(
             video, audio, span_s=clip.span_s, video_format=storage.video, audio_format=storage.audio,
-            size=storage.size, square=storage.square, name=name,
+            size=storage.size, square=square, name=name,
         )  # fmt: skip
     except DecodeError:
         raise
@@ -119,15 +121,14 @@ def _encode(
         raise _Unfit("no_audio_stream", f"{clip.audio} holds no sound")
     quality = None
     if measure:
-        quality = measure_quality(
-            video, audio, stored, span_s=clip.span_s, size=storage.size, square=storage.square, name=name
-        )
+        quality = measure_quality(video, audio, stored, span_s=clip.span_s, size=storage.size, square=square, name=name)
     members = {stored.video_extension: stored.video, stored.audio_extension: stored.audio}
     return _described(
         clip,
         {extension: data for extension, data in members.items() if data is not None},
         start_s=None,
         end_s=None,
+        square=None,
         duration_s=stored.duration_s,
         has_video=stored.has_video,
         has_audio=stored.has_audio,
@@ -141,6 +142,7 @@ def _described(
     *,
     start_s: float | None,
     end_s: float | None,
+    square: tuple[int, int, int] | None,
     duration_s: float,
     has_video: bool,
     has_audio: bool,
@@ -158,6 +160,7 @@ def _described(
         labels=clip.labels,
         start_s=start_s,
         end_s=end_s,
+        square=square,
         duration_s=round(duration_s, 3),
         has_video=has_video,
         has_audio=has_audio,
@@ -168,7 +171,7 @@ def _described(
     return PackedMembers(clip=packed, members=members, quality=quality)
 
 
-def _check(clip: Clip, infos: dict[str, MediaInfo], storage: StorageFormat) -> None:
+def _check(clip: Clip, infos: dict[str, MediaInfo], square: tuple[int, int, int] | None) -> None:
     """Media that decode but are not what the manifest says they are, or too small for the square."""
     if "video" in infos and not infos["video"].has_video:
         raise _Unfit("no_video_stream", _no_picture(clip))
@@ -178,10 +181,10 @@ def _check(clip: Clip, infos: dict[str, MediaInfo], storage: StorageFormat) -> N
     if clip.start_s is not None and clip.start_s >= main.duration_s:
         detail = f"start_s {clip.start_s:g} is not before the end of the file at {main.duration_s:.3f} s"
         raise _Unfit("span_outside", detail)
-    if storage.square is not None and main.has_video:
-        top, left, side = storage.square
+    if square is not None and main.has_video:
+        top, left, side = square
         if top + side > main.height or left + side > main.width:
-            detail = f"{clip.video} shows {main.width}x{main.height}, too small for the square {storage.square}"
+            detail = f"{clip.video} shows {main.width}x{main.height}, too small for the square {square}"
             raise _Unfit("square_outside", detail)
 
 

@@ -91,6 +91,7 @@ def plan_shards(
         room -= need
         shards[-1].append(clip)
         row = [clip.clip_id, sizes, clip.start_s, clip.end_s, clip.subject, clip.split, clip.labels, len(shards)]
+        row += [clip.square] if clip.square else []
         digest.update(json.dumps(row, sort_keys=True).encode())
     return ShardPlan(
         shards=tuple(map(tuple, shards)),

@@ -187,7 +187,7 @@ class ShardSource:
             video=video,
             audio=audio,
             span_s=clips.span_s(row),
-            square=folder.storage.square if folder.storage.video == "original" else None,
+            square=(clips.square(row) or folder.storage.square) if folder.storage.video == "original" else None,
             subject=clips.subject(row),
             labels=clips.labels(row),
         )

@@ -123,7 +123,10 @@ class ManifestSource:
             manifest = select(manifest, split)
         self.name = str(manifest.path)
         self._clips = manifest.clips
-        rows = ([c.clip_id, str(c.video), str(c.audio), c.start_s, c.end_s, c.labels] for c in manifest.clips)
+        rows = (
+            [c.clip_id, str(c.video), str(c.audio), c.start_s, c.end_s, c.labels, *([c.square] if c.square else [])]
+            for c in manifest.clips
+        )
         self.fingerprint = digest_of(json.dumps(row, sort_keys=True) for row in rows)
 
     @property
@@ -166,6 +169,7 @@ class ManifestSource:
             video=_read_file(clip, clip.video),
             audio=_read_file(clip, clip.audio),
             span_s=clip.span_s,
+            square=clip.square,
             subject=clip.subject,
             labels=clip.labels,
         )
