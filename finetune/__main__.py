@@ -17,7 +17,7 @@ from finetune.module import FinetuneModule, monitored_score
 from hicmae.training.cli import JobCLI, run_job, standard_callbacks
 from hicmae.training.run_directory import checkpoint_directory
 
-JOBS = {"folds": "finetune.folds"}
+JOBS = {"continuous": "finetune.continuous", "folds": "finetune.folds"}
 """Jobs beside fit and test by their name on the command line: module with ``main(argv) -> int``, imported when asked
 for."""
 

@@ -54,7 +54,8 @@ class TrainingWindows(Dataset[WindowBatch]):
         """Windows left out because none of their steps has a label."""
         for number, video in enumerate(videos):
             assert video.labels is not None
-            there = np.isfinite(video.labels[video.features.steps]).any(axis=1)
+            labels = video.labels[video.features.steps]
+            there = np.isfinite(labels).sum(axis=1) > 0
             for start in window_starts(len(there), window).tolist():
                 if there[start : start + window.length].any():
                     self.places.append((number, start))

@@ -15,7 +15,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +143,7 @@ class FeatureStore:
             steps = np.arange(0, frames, self.settings.every, dtype=np.int64)
             draft.mkdir(parents=True)
             width = self.backbone.config.width
-            out: dict[str, NDArray[np.float16]] = {
+            out = {
                 name: np.lib.format.open_memmap(
                     draft / f"{name}.npy", mode="w+", dtype=np.float16, shape=(len(steps), width)
                 )
@@ -165,7 +165,7 @@ class FeatureStore:
         logger.info("features of %s: %d steps, %.0f a second; picture at %.1f%% of them, sound at %.1f%%", video.name,
                     len(steps), len(steps) / (time.perf_counter() - began), *(100 * present.mean(axis=0)))  # fmt: skip
 
-    def _embed(self, stretch: Stretch, present: NDArray[np.bool_], out: dict[str, NDArray[np.float16]]) -> None:
+    def _embed(self, stretch: Stretch, present: NDArray[np.bool_], out: Mapping[str, NDArray[Any]]) -> None:
         """Write the features of a stretch's steps, and which of them have sound."""
         device = next(self.backbone.parameters()).device
         samples = self.spec.audio_samples
@@ -202,8 +202,7 @@ def _presence(stream: str, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if stream in ("video", "audio"):
         column: NDArray[np.bool_] = present[:, 0 if stream == "video" else 1]
         return column
-    both: NDArray[np.bool_] = present.all(axis=1)
-    return both
+    return present[:, 0] & present[:, 1]
 
 
 def _one_ahead(stretches: Iterator[Stretch]) -> Iterator[Stretch]:

@@ -86,11 +86,13 @@ class Footage:
         times = self.times_s[picture.numbers] if isinstance(picture, FaceFrames) else self.times_s
         instants = starts[:, None] + np.arange(spec.num_frames) * spec.frame_interval_s
         last = len(times) - 1
-        rows = np.clip(np.searchsorted(times, instants + TOLERANCE_S, side="right") - 1, 0, last)
+        rows = np.clip(np.searchsorted(times, instants + TOLERANCE_S, side="right") - 1, 0, last).astype(np.int64)
         shown = times[rows]
         inside = (shown >= starts[:, None] - TOLERANCE_S) & (shown <= instants + TOLERANCE_S)
         # A frame that began before its window may still be on screen in it; a face picture is not for ever.
-        present = inside.any(axis=1) if isinstance(picture, FaceFrames) else np.ones(len(starts), dtype=bool)
+        present = np.ones(len(starts), dtype=np.bool_)
+        if isinstance(picture, FaceFrames):
+            present &= inside.any(axis=1)
         return rows, present
 
     def stretches(self, steps: NDArray[np.int64], spec: InputSpec) -> Iterator[Stretch]:
@@ -203,9 +205,9 @@ def open_footage(
                 f"{video or name} holds no picture, and labels go by its frames",
                 "give the video that was labelled",
             )
-        yield Footage(
-            name=name, times_s=times_s, end_s=end_s, picture=track if pictures is None else pictures, sound=sound
-        )
+        picture = track if pictures is None else pictures
+        assert picture is not None
+        yield Footage(name=name, times_s=times_s, end_s=end_s, picture=picture, sound=sound)
 
 
 def find_faces(folder: Path) -> FaceFrames:

@@ -104,8 +104,8 @@ def fit_to_frames(name: str, rows: Rows, frames: int) -> FrameLabels | Reject:
         return Reject(
             name=name,
             reason="rows",
-            detail=f"{len(rows.values)} rows of labels for {frames} frames; check that both are of the same video at the same "
-            "frame rate, or number the rows (column frame)",
+            detail=f"{len(rows.values)} rows of labels for {frames} frames; check that both are of the same video at "
+            "the same frame rate, or number the rows (column frame)",
         )
     values = np.full((frames, rows.values.shape[1]), np.nan, dtype=np.float32)
     kept = min(frames, len(rows.values))

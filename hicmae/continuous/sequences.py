@@ -12,7 +12,7 @@ import pandas as pd
 from hicmae.data.splits import TEST, TRAIN, VAL
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v")
-_PARTITIONS = {TRAIN: ("Train_Set", "train"), VAL: ("Validation_Set", "val"), TEST: ("Test_Set", "test")}
+_PARTITIONS = {TRAIN: "Train_Set", VAL: "Validation_Set", TEST: "Test_Set"}
 _RATE = re.compile(r"\d+-(\d+)-\d+x\d+")
 _SHOWN = 12
 
@@ -77,8 +77,8 @@ def read_affwild2(
     if not annotations.is_dir():
         raise FileNotFoundError(f"no folder of annotations {annotations}")
     files: list[tuple[str, str, Path | None]] = []
-    for split, (folder, _) in _PARTITIONS.items():
-        files += [(path.stem, split, path) for path in sorted((annotations / folder).glob("*.txt"))]
+    for split, part in _PARTITIONS.items():
+        files += [(path.stem, split, path) for path in sorted((annotations / part).glob("*.txt"))]
     if not files:
         there = ", ".join(sorted(path.name for path in annotations.iterdir())[:_SHOWN]) or "nothing"
         raise ValueError(
