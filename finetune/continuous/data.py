@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -131,6 +132,10 @@ class ContinuousData(pl.LightningDataModule):
     def batches_per_epoch(self) -> int:
         """Optimiser steps of an epoch."""
         return -(-len(self.windows) // self.batch_size)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Windows go to the device; a whole sequence stays on the disk."""
+        return batch.to(device) if isinstance(batch, WindowBatch) else batch
 
     def train_dataloader(self) -> DataLoader[WindowBatch]:
         """Batches of windows, out of memory-mapped features: reading them takes no process of its own."""

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,22 +103,17 @@ def _train(
         len(parts.score),
     )  # fmt: skip
     checkpoints = checkpoint_directory(folder)
-    best = ModelCheckpoint(
-        checkpoints,
-        filename=BEST,
-        monitor=MONITORED,
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-        save_on_train_epoch_end=True,  # after the validation Lightning's place would skip the rest of the epoch
-    )
+    # At the end of the epoch, as a checkpoint taken after the validation would skip the rest of it when resumed.
+    keep = partial(ModelCheckpoint, checkpoints, enable_version_counter=False, save_on_train_epoch_end=True)
+    best = keep(filename=BEST, monitor=MONITORED, mode="max")
+    last_one = keep(filename=LAST)  # "save_last" would be the last one that was best
     trainer = pl.Trainer(
         default_root_dir=folder,
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=1,
         max_epochs=training.epochs,
         logger=False,
-        callbacks=[best],
+        callbacks=[best, last_one],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -46,10 +46,6 @@ class ContinuousModule(pl.LightningModule):
         self._predictions: dict[str, NDArray[np.float64]] = {}
         self._labels: dict[str, NDArray[np.float32]] = {}
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Windows go to the device; a whole sequence stays on the disk."""
-        return batch.to(device) if isinstance(batch, WindowBatch) else batch
-
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
         """CCC loss over the labelled steps."""
         # Keyed by the step, so that a resumed run drops what an undisturbed one would.
