@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def job() -> None:
         parser = build_parser()
         given = parser.parse_args(list(argv) if argv is not None else None)
-        fields = vars(parser.instantiate_classes(given))
+        fields = vars(parser.instantiate(given))
         run(ContinuousSettings(**{name: value for name, value in fields.items() if name != "config"}))
 
     return run_job("continuous", job)
