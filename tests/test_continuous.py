@@ -95,8 +95,13 @@ def test_folds_choose_score_and_train_on_different_subjects(tmp_path: Path) -> N
     paper, _ = divide(videos, _settings(tmp_path, folds=3, paper_protocol=True))
     assert all(fold.select == fold.score for fold in paper)
     shared = replace(labelled_video(3, steps=60, split="test"), name="another video of s3")
-    with pytest.raises(ValueError, match="subjects in test and in train or val: s3"):
+    with pytest.raises(ValueError, match="subjects in train and in test: s3"):
         divide([*videos, shared], _settings(tmp_path, folds=3))
+    allowed = DataSettings(table=tmp_path / "table.csv", allow_shared_subjects=True)
+    assert len(divide([*videos, shared], _settings(tmp_path, folds=3, data=allowed))[1]) == 2
+    own = replace(labelled_video(3, steps=60, split="val"), name="a val video of s3")
+    with pytest.raises(ValueError, match="subjects in train and in val: s3"):
+        divide([*videos, own], _settings(tmp_path, folds=0))
     with pytest.raises(ValueError, match="9 labelled sequences for train and 0 for val"):
         divide(videos, _settings(tmp_path, folds=0))
 
@@ -197,7 +202,7 @@ def test_what_is_wrong_is_said_before_anything_is_computed(
     assert "folds=2" in fails("--folds", "2")
     assert "needs features.fused" in fails("--streams", "[video, fused_audio]")
     assert "window.hop=31" in fails("--window.hop", "31")
-    assert "4 subjects cannot be divided into 6 folds" in fails("--folds", "6")
+    assert "4 labelled subjects of train and val cannot be divided into 6 folds" in fails("--folds", "6")
     assert "no exported folder" in fails("--backbone", str(tmp_path / "nothing"))
     assert "either as data.table or as data.annotations" in fails("--data.table", "sequences.csv")
     (corpus / "videos" / "4-25-48x48.mp4").rename(tmp_path / "4.mp4")

@@ -44,6 +44,11 @@ def prepare(settings: ContinuousSettings, *, device: str) -> list[LabelledVideo]
     """
     sequences = find_sequences(settings)
     rejects = list(sequences.rejects)
+    _stop_if_strict(settings, rejects)
+    _check_subjects({
+        split: {v.subject for v in sequences.videos if v.split == split and (v.annotation or split == TEST)}
+        for split in (TRAIN, VAL, TEST)
+    }, settings)  # fmt: skip
     rows: dict[str, Rows] = {
         video.name: read_rows(video.annotation, settings.targets, limits=settings.limits)
         for video in sequences.videos
@@ -80,17 +85,41 @@ def prepare(settings: ContinuousSettings, *, device: str) -> list[LabelledVideo]
     return videos
 
 
-def _tell(settings: ContinuousSettings, videos: list[LabelledVideo], rejects: list[Reject]) -> None:
-    """Write ``rejects.csv``, say what there is; with ``data.strict`` stop if anything was left out."""
+def _stop_if_strict(settings: ContinuousSettings, rejects: list[Reject]) -> tuple[Path, str]:
+    """Write ``rejects.csv``; with ``data.strict``, ``ValueError`` if it is not empty. Returns its path, and the counts
+    by reason in words."""
     path = settings.out / "rejects.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame([vars(one) for one in rejects], columns=["name", "reason", "detail"]).to_csv(path, index=False)
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(Counter(r.reason for r in rejects).items()))
-    for one in rejects:
-        logger.warning("left out %s (%s): %s", one.name, one.reason, one.detail)
     if rejects and settings.data.strict:
         raise ValueError(f"{len(rejects)} sequences cannot be used ({counts}), see {path}; mend them, or set "
                          "data.strict to false to go on without them")  # fmt: skip
+    return path, counts
+
+
+def _check_subjects(subjects: dict[str, set[str]], settings: ContinuousSettings) -> None:
+    """Raise ``ValueError`` for subjects on two sides, or fewer than folds."""
+    sides = [(TRAIN, TEST), (VAL, TEST)] + ([] if settings.folds else [(TRAIN, VAL)])
+    for one, other in sides:
+        if not (shared := sorted(subjects[one] & subjects[other])):
+            continue
+        found = f"subjects in {one} and in {other}: {', '.join(shared)}"
+        if not settings.data.allow_shared_subjects:
+            raise ValueError(f"{found}; a score would show how well they are known: move them to one side, or set "
+                             "data.allow_shared_subjects")  # fmt: skip
+        logger.warning("%s (allowed)", found)
+    count = len(subjects[TRAIN] | subjects[VAL])
+    if count < settings.folds:
+        raise ValueError(f"{count} labelled subjects of train and val cannot be divided into {settings.folds} folds; "
+                         "lower folds, or set it to 0 for the data's own split")  # fmt: skip
+
+
+def _tell(settings: ContinuousSettings, videos: list[LabelledVideo], rejects: list[Reject]) -> None:
+    """Write ``rejects.csv`` and say what there is."""
+    path, counts = _stop_if_strict(settings, rejects)
+    for one in rejects:
+        logger.warning("left out %s (%s): %s", one.name, one.reason, one.detail)
     if not videos:
         raise ValueError(f"no sequence is left ({counts}), see {path}")
     by_split = Counter(video.split or "no split" for video in videos)
@@ -105,18 +134,16 @@ def divide(videos: list[LabelledVideo], settings: ContinuousSettings) -> tuple[l
     """The folds, and the sequences that only are predicted (test, and those without labels).
 
     Raises:
-        ValueError: a subject in the test and in training, parts without labels, or fewer subjects than folds.
+        ValueError: a subject on two sides, parts without labels, or fewer subjects than folds.
     """
     usable = [video for video in videos if video.split in (TRAIN, VAL) and video.labels is not None]
     names = {video.name for video in usable}
     others = [video for video in videos if video.name not in names]
-    shared = {v.subject for v in usable} & {v.subject for v in others if v.split == TEST}
-    if shared:
-        raise ValueError(f"subjects in test and in train or val: {', '.join(sorted(shared))}; a score would show how "
-                         "well they are known, so move them to one side")  # fmt: skip
+    _check_subjects({
+        split: {v.subject for v in (others if split == TEST else usable) if v.split == split}
+        for split in (TRAIN, VAL, TEST)
+    }, settings)  # fmt: skip
     if settings.folds:
-        if not usable:
-            raise ValueError("no labelled sequence has the split train or val; there is nothing to train on")
         fold = deal_folds(
             {v.name: v.labelled_frames for v in usable}, {v.name: v.subject for v in usable}, settings.folds
         )
@@ -126,8 +153,6 @@ def divide(videos: list[LabelledVideo], settings: ContinuousSettings) -> tuple[l
     if not train or not val:
         raise ValueError(f"folds=0 takes the data's own split, which has {len(train)} labelled sequences for train "
                          f"and {len(val)} for val; give both, or set folds")  # fmt: skip
-    if both := {v.subject for v in train} & {v.subject for v in val}:
-        raise ValueError(f"subjects in train and in val: {', '.join(sorted(both))}; move them to one side")
     return [FoldParts(number=0, train=train, select=val, score=val)], others
 
 

@@ -25,6 +25,8 @@ class DataSettings:
     """Aff-Wild2: the folder cropped_aligned with the face pictures; empty: the videos' own pictures."""
     test_names: Path | None = None
     """Aff-Wild2: text file with the names of the test sequences, one a line."""
+    allow_shared_subjects: bool = False
+    """Accept subjects in train or val and in the test, or in train and in val where folds is 0."""
     strict: bool = False
     """Stop if any sequence has to be left out; otherwise they are named in rejects.csv."""
 

@@ -143,11 +143,11 @@ def _parts(starts: NDArray[np.float64], rows: NDArray[np.int64]) -> Iterator[sli
     """Consecutive steps that are decoded together, at least one."""
     first, frames = 0, set[int]()
     for step in range(len(starts)):
-        more = frames.union(rows[step].tolist())
-        if step > first and (len(more) > MAX_FRAMES or starts[step] - starts[first] > MAX_SPAN_S):
+        new = [row for row in rows[step].tolist() if row not in frames]
+        if step > first and (len(frames) + len(new) > MAX_FRAMES or starts[step] - starts[first] > MAX_SPAN_S):
             yield slice(first, step)
-            first, more = step, set(rows[step].tolist())
-        frames = more
+            first, frames, new = step, set(), rows[step].tolist()
+        frames.update(new)
     yield slice(first, len(starts))
 
 
