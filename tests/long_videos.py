@@ -30,7 +30,8 @@ def labelled_video(number: int, *, steps: int = 400, split: str = "train", unlab
         labels[unlabelled] = np.nan
     there = np.ones(steps, dtype=bool)
     features = Features(
-        name=f"v{number}", frames=steps, steps=np.arange(steps), times_s=np.arange(steps) / 25, streams=streams,
+        name=f"v{number}", digest=f"{number} {steps}", frames=steps,
+        steps=np.arange(steps), times_s=np.arange(steps) / 25, streams=streams,
         present={"video": there, "audio": there.copy()},
     )  # fmt: skip
     return LabelledVideo(name=f"v{number}", subject=f"s{number}", split=split, features=features, labels=labels)

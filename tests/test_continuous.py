@@ -45,7 +45,9 @@ def _settings(out: Path, **changes: Any) -> ContinuousSettings:
     return ContinuousSettings(**values | changes)
 
 
-def test_the_head_recovers_valence_and_arousal_of_held_out_speakers(tmp_path: Path) -> None:
+def test_the_head_recovers_valence_and_arousal_of_held_out_speakers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On features that hide the curves under a speaker's offset and gain and noise, and not on the pixels of a face:
     what a backbone makes of those is no matter of the head (docs/continuous.md measures a whole chain)."""
     videos = [labelled_video(number, steps=200, unlabelled=slice(50, 70)) for number in range(14)]
@@ -60,6 +62,14 @@ def test_the_head_recovers_valence_and_arousal_of_held_out_speakers(tmp_path: Pa
     assert scores["frames"] == 2 * 180
     assert scores["ccc_valence"] > 0.8
     assert scores["ccc_arousal"] > 0.8
+
+    # A finished fold predicts what it has not seen, or has seen in another form, and trains no more.
+    monkeypatch.setattr(fold_module, "_train", lambda *_, **__: pytest.fail("trained again"))
+    for steps in (60, 90):
+        run_fold(tmp_path, parts, [labelled_video(30, steps=steps)], _settings(tmp_path), device="cpu")
+        again = pd.read_parquet(tmp_path / "predictions.parquet")
+        assert (again["name"] == "v30").sum() == 2 * steps
+        assert again[again["name"] != "v30"].reset_index(drop=True).equals(table)
 
 
 def test_scores_are_those_of_all_labelled_frames() -> None:

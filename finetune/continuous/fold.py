@@ -69,8 +69,9 @@ def run_fold(
             "history": module.history,
         }, indent=2) + "\n")  # fmt: skip
         return
-    known = set(pd.read_parquet(folder / "predictions.parquet", columns=["name"])["name"].unique())
-    if new := [video for video in others if video.name not in known]:
+    known = pd.read_parquet(folder / "predictions.parquet", columns=["name", "features"]).drop_duplicates()
+    there = set(zip(known["name"], known["features"], strict=True))
+    if new := [video for video in others if (video.name, video.features.digest) not in there]:
         logger.info("fold %d is trained; %d new videos to predict", parts.number, len(new))
         _predict(folder, module, new, settings, device=device)
 
@@ -138,9 +139,13 @@ def _predict(
     *,
     device: str,
 ) -> None:
-    """Add predictions of both checkpoints to ``predictions.parquet``: a row a video, frame and checkpoint."""
+    """Add predictions of both checkpoints to ``predictions.parquet``: a row a video, frame and checkpoint. Those of
+    videos of the same name, from other features, are replaced."""
     path = folder / "predictions.parquet"
-    tables = [pd.read_parquet(path)] if path.is_file() else []
+    tables = []
+    if path.is_file():
+        table = pd.read_parquet(path)
+        tables = [table[~table["name"].isin([video.name for video in videos])]]
     model = module.model.to(device)
     for checkpoint in (BEST, LAST):
         state = torch.load(checkpoint_directory(folder) / f"{checkpoint}.ckpt", map_location="cpu", weights_only=True)
@@ -150,6 +155,7 @@ def _predict(
             values = values.clip(*settings.limits).astype("float32")
             table = pd.DataFrame(values, columns=settings.targets)
             table.insert(0, "frame", range(1, len(table) + 1))
+            table.insert(0, "features", video.features.digest)
             table.insert(0, "name", video.name)
             table.insert(0, "checkpoint", checkpoint)
             tables.append(table)

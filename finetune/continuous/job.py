@@ -62,11 +62,14 @@ def _claim(settings: ContinuousSettings, trained_on: Sequence[LabelledVideo]) ->
         FileExistsError: it is another run's; what differs is named.
     """
     path = settings.out / "run.json"
-    labels = hashlib.sha256()
+    seen = hashlib.sha256()
     for video in sorted(trained_on, key=lambda one: one.name):
         assert video.labels is not None
-        labels.update(f"{video.name}\x1f{video.subject}\x1f{video.split}\x1f".encode() + video.labels.tobytes())
-    wanted = {"backbone": _weights(settings.backbone), "labels": labels.hexdigest()[:16], **settings.trained_by()}
+        seen.update(
+            f"{video.name}\x1f{video.subject}\x1f{video.split}\x1f{video.features.digest}".encode()
+            + video.labels.tobytes()
+        )
+    wanted = {"backbone": _weights(settings.backbone), "videos": seen.hexdigest()[:16], **settings.trained_by()}
     if not path.is_file():
         draft = path.with_name(f".{path.name}.draft")
         draft.write_text(json.dumps(wanted, indent=2) + "\n")

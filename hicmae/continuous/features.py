@@ -61,6 +61,8 @@ class Features:
     """The stored features of a video."""
 
     name: str
+    digest: str
+    """What they follow from (``FeatureStore.digest``)."""
     frames: int
     """Frames of the video."""
     steps: NDArray[np.int64]
@@ -109,6 +111,7 @@ class FeatureStore:
         present = np.load(folder / "present.npy")
         return Features(
             name=video.name,
+            digest=about["digest"],
             frames=about["frames"],
             steps=np.load(folder / "steps.npy"),
             times_s=np.load(folder / "times_s.npy"),
