@@ -23,7 +23,8 @@ from finetune.continuous.settings import ContinuousSettings, DataSettings, Train
 from hicmae.backbone import Backbone
 from hicmae.checkpoint import save_export
 from hicmae.config import InputSpec
-from hicmae.continuous.prediction import frame_scores
+from hicmae.continuous.export import load_head
+from hicmae.continuous.prediction import frame_scores, predict_frames
 from hicmae.continuous.synthetic import LongClipSettings, write_long_clips
 from hicmae.continuous.windows import WindowSettings
 from hicmae.metrics import dimensional_scores
@@ -62,6 +63,12 @@ def test_the_head_recovers_valence_and_arousal_of_held_out_speakers(
     assert scores["frames"] == 2 * 180
     assert scores["ccc_valence"] > 0.8
     assert scores["ccc_arousal"] > 0.8
+
+    head, about = load_head(tmp_path / "export")
+    window = WindowSettings(**about["window"])
+    values = predict_frames(head, parts.score[0], window, batch_size=3).clip(-1, 1)
+    np.testing.assert_allclose(values, predictions[parts.score[0].name], atol=1e-5)
+    assert about["targets"] == ["valence", "arousal"]
 
     # A finished fold predicts what it has not seen, or has seen in another form, and trains no more.
     monkeypatch.setattr(fold_module, "_train", lambda *_, **__: pytest.fail("trained again"))

@@ -12,17 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from safetensors.torch import save_file
 
 from finetune.continuous.data import ContinuousData, stream_statistics
 from finetune.continuous.module import MONITORED, ContinuousModule
 from finetune.continuous.settings import ContinuousSettings
+from hicmae.continuous.export import save_head
 from hicmae.continuous.leader_follower import LeaderFollower
 from hicmae.continuous.prediction import LabelledVideo, predict_frames
 from hicmae.training.checkpoint_io import AtomicCheckpointIO
@@ -58,7 +57,8 @@ def run_fold(
     module = ContinuousModule(_build(parts, settings), settings, fold=parts.number)
     if not result.is_file():
         _train(folder, module, parts, settings, device=device)
-        _export(folder, module, parts, settings)
+        _load(folder, module, BEST)
+        save_head(export_directory(folder), module.model, settings.trained_by())
         (folder / "predictions.parquet").unlink(missing_ok=True)  # of a run that was killed while it predicted
         _predict(folder, module, [*parts.score, *others], settings, device=device)
         _replace(result, json.dumps({
@@ -148,8 +148,7 @@ def _predict(
         tables = [table[~table["name"].isin([video.name for video in videos])]]
     model = module.model.to(device)
     for checkpoint in (BEST, LAST):
-        state = torch.load(checkpoint_directory(folder) / f"{checkpoint}.ckpt", map_location="cpu", weights_only=True)
-        module.load_state_dict(state["state_dict"])
+        _load(folder, module, checkpoint)
         for video in videos:
             values = predict_frames(model, video, settings.window, batch_size=settings.training.batch_size)
             values = values.clip(*settings.limits).astype("float32")
@@ -164,16 +163,10 @@ def _predict(
     draft.replace(path)
 
 
-def _export(folder: Path, module: ContinuousModule, parts: FoldParts, settings: ContinuousSettings) -> None:
-    """The best head and what is needed to build it again, without a trainer."""
-    best = torch.load(checkpoint_directory(folder) / f"{BEST}.ckpt", map_location="cpu", weights_only=True)
-    export = export_directory(folder)
-    export.mkdir(parents=True, exist_ok=True)
-    state = {name.removeprefix("model."): value.contiguous() for name, value in best["state_dict"].items()}
-    save_file(state, export / "model.safetensors")
-    widths = {name: parts.train[0].features.streams[name].shape[1] for name in settings.streams}
-    about: dict[str, Any] = {"kind": "leader_follower", "inputs": widths, **settings.trained_by()}
-    _replace(export / "config.json", json.dumps(about, indent=2) + "\n")
+def _load(folder: Path, module: ContinuousModule, checkpoint: str) -> None:
+    """Give the module the weights of ``best`` or ``last``."""
+    state = torch.load(checkpoint_directory(folder) / f"{checkpoint}.ckpt", map_location="cpu", weights_only=True)
+    module.load_state_dict(state["state_dict"])
 
 
 def _epoch(checkpoint: Path) -> int:
