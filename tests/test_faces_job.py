@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from PIL import Image
 
 from benchmarks.face_clips import Actor, collins, hopper, restless, write_clip
 from hicmae.cli import main
+from hicmae.cli.faces import add_arguments
 from hicmae.data.manifest import Clip, read_manifest, write_manifest
 from hicmae.faces import FaceTracker
 from hicmae.faces import job as job_module
@@ -171,3 +174,18 @@ def test_what_a_user_can_get_wrong(
     assert main(["faces", str(corpus), str(tmp_path / "new")]) == 2
     assert "pip install 'hicmae[faces]'" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_the_page_about_faces_names_each_option_with_its_default() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "faces.md").read_text(encoding="utf-8")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    named = dict(re.findall(r"^\| `(--[a-z-]+)` \| `?([^|`]+?)`? \|", page, flags=re.MULTILINE))
+    words = {"--model": "installed", "--region": "all", "--workers": "all cores"}
+    options = {action.option_strings[0]: action.default for action in parser._actions if action.dest not in (
+        "help", "manifest", "out")}  # fmt: skip
+    assert named == {option: words.get(option, str(default)) for option, default in options.items()}
+    tracker = FaceTracker()
+    assert (tracker.detector, tracker.margin, tracker.every, tracker.min_share, tracker.smooth_s) == tuple(
+        options[f"--{name}"] for name in ("detector", "margin", "every", "min-share", "smooth-s")
+    )
