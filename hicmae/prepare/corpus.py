@@ -156,7 +156,7 @@ def manifest_corpus(
     for column in (*labels.classes, *labels.dimensions) if labels else ():
         if without := sum(column not in clip.labels for clip in clips):
             warnings.append(
-                f"{without} of {len(clips)} clips have no {column}; a model that learns it refuses them, so leave their "
+                f"{without} of {len(clips)} clips have no {column}; a model that learns it refuses them: leave their "
                 "rows out of the manifest for that"
             )
     return Corpus(
