@@ -157,6 +157,15 @@ def test_splits_of_a_manifest_are_kept(manifest: Manifest, tmp_path: Path, capsy
     assert values["data"] == {"shards": None, "manifest": str(tmp_path / "out" / "manifest.csv")}
 
 
+def test_clips_without_a_label_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = make_corpus(tmp_path / "own", 6)
+    rows = [own.clips[0], replace(own.clips[1], labels={"valence": 0.5}), *own.clips[2:]]
+    path = write_manifest(tmp_path / "own" / "some.csv", rows)
+    assert prepare(path, tmp_path / "out", "--no-shards") == 0
+    assert "warning: 1 of 6 clips have no emotion" in capsys.readouterr().out
+    assert report(tmp_path / "out")["usable"]["unlabelled"] == {"emotion": 1}
+
+
 def test_speakers_in_two_splits_are_refused_or_shown(
     manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

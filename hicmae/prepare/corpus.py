@@ -153,10 +153,12 @@ def manifest_corpus(
         )
     warnings += _shared_warning(clips)
     labels = found_labels(clips)
-    for column in labels.classes if labels else ():
-        assert labels is not None
+    for column in (*labels.classes, *labels.dimensions) if labels else ():
         if without := sum(column not in clip.labels for clip in clips):
-            warnings.append(f"{without} clips have no {column}; training on it refuses them until they are left out")
+            warnings.append(
+                f"{without} of {len(clips)} clips have no {column}; a model that learns it refuses them: leave their "
+                "rows out of the manifest for that"
+            )
     return Corpus(
         name=path.stem,
         title=f"manifest {path.name}",
