@@ -13,7 +13,19 @@ import importlib
 from hicmae.benchmarks.card import Card
 
 # name -> module below this package that defines the card, as its constant named here
-_CARDS: dict[str, tuple[str, str]] = {}
+_CARDS: dict[str, tuple[str, str]] = {
+    "crema_d": ("crema_d", "CARD"),
+    "crema_d_4": ("crema_d", "CARD_4"),
+    "ravdess": ("ravdess", "CARD"),
+    "msp_improv": ("msp_improv", "CARD"),
+    "iemocap": ("iemocap", "CARD"),
+    "mafw": ("mafw", "MAFW"),
+    "mafw_compound": ("mafw", "MAFW_COMPOUND"),
+    "dfew": ("dfew", "DFEW"),
+    "mer2023": ("mer2023", "MER2023"),
+    "avcaffe": ("avcaffe", "AVCAFFE"),
+    "werewolf_xl": ("werewolf_xl", "WEREWOLF_XL"),
+}
 
 CARDS: tuple[str, ...] = tuple(_CARDS)
 """Names of all cards."""

@@ -18,9 +18,10 @@ class NativeClip:
     """A clip as the corpus has it."""
 
     clip: Clip
-    """Row of the manifest. ``video`` may be a folder of face frames (jpg or png, in the order of their names) instead
-    of a file. ``split`` is ``foldN`` (from 1), the fold in which it is tested, or train, val or test where the corpus
-    has one fixed division."""
+    """Row of the manifest. ``video`` may be a folder of face frames (jpg or png, in the order of their names, in which
+    numbers count as numbers: ``1_2.jpg`` before ``1_10.jpg``) instead of a file; ``audio`` may then be a video file,
+    of which the sound is meant. ``split`` is ``foldN`` (from 1), the fold in which it is tested, or train, val or test
+    where the corpus has one fixed division."""
     region: tuple[float, float, float, float] | None = None
     """Part of the picture in which the speaker is to be seen: (top, left, bottom, right) as fractions of the displayed
     picture's height and width; None is all of it."""
@@ -99,6 +100,8 @@ class Card:
     that is not this corpus or a label file that cannot be used."""
     expected: Expected | None = None
     published: tuple[Published, ...] = ()
+    shared_subjects: bool = False
+    """The corpus's own folds have subjects in common, so that its published results do not hold for new people."""
     average_over: str | None = None
     """Label column whose clips share one prediction (the mean of their probabilities); None: each clip has its own."""
     frame_interval_s: float = 0.16

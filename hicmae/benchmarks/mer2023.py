@@ -1,0 +1,113 @@
+"""MER2023, track MER-MULTI: clips of Chinese films and series; six emotions."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
+from hicmae.benchmarks.label_files import read_table
+from hicmae.benchmarks.media_by_name import MediaByName, Sorted, media_by_name
+from hicmae.benchmarks.native import FACES
+from hicmae.data.labels import LabelSpec
+from hicmae.data.packed import Reject
+
+CLASSES = ("neutral", "angry", "happy", "sad", "worried", "surprise")
+
+_LAYOUT = """\
+train-label.csv            columns name, discrete (emotion) and valence
+train/sample_00000000.avi  video with sound
+test1-label.csv            MER-MULTI, columns as above
+test1/sample_00000007.avi  each of these in the root or in one folder of it, as the archives unpack:
+                           mer2023train/train, mer2023test1&2/test1, test-labels/test1-label.csv"""
+
+
+def _read(root: Path) -> Native:
+    found = {name: _below(root, name) for name in ("train-label.csv", "train", "test1-label.csv", "test1")}
+    if missing := [name for name, path in found.items() if path is None]:
+        looked_for = [f"{name} (in it or in one of its folders)" for name in missing]
+        raise not_this_corpus(root, "MER2023", looked_for)
+    result = Sorted()
+    names: set[str] = set()
+    for part, split in (("train", "train"), ("test1", "test")):
+        media = media_by_name([found[part]], faces=root / FACES, clip_name=r"sample_\d+")  # type: ignore[list-item]
+        here = _read_part(found[f"{part}-label.csv"], media, split, names, result)  # type: ignore[arg-type]
+        if rest := len(set(media.videos) - here):
+            result.left_out[f"in {part} without a label"] = rest
+        names |= here
+    return result.native()
+
+
+def _below(root: Path, name: str) -> Path | None:
+    places = [root / name, *sorted(root.glob(f"*/{name}"))] if root.is_dir() else []
+    return next((place for place in places if place.exists()), None)
+
+
+def _read_part(table: Path, media: MediaByName, split: str, earlier: set[str], result: Sorted) -> set[str]:
+    here: set[str] = set()
+    for number, row in read_table(table, ("name", "discrete")):
+        name, emotion = row["name"], row["discrete"].lower()
+        if name in here or name in earlier:
+            detail = f"{table.name}, line {number}: this name occurred before, and was used then"
+            result.add(Reject(clip_id=name, reason="duplicate_clip", detail=detail))
+        elif emotion not in CLASSES:
+            detail = f"{table.name}, line {number}: {row['discrete']!r} is none of {', '.join(CLASSES)}"
+            result.add(Reject(clip_id=name, reason="unknown_label", detail=detail))
+        else:
+            labels: dict[str, str | float] = {"emotion": emotion}
+            if (valence := _number(row.get("valence", ""))) is not None:
+                labels["valence"] = valence
+            result.add(media.clip(name, split=split, labels=labels))
+        here.add(name)
+    return here
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+MER2023 = Card(
+    name="mer2023",
+    title="MER2023 (MER-MULTI), 6 emotions",
+    labels=LabelSpec(classes={"emotion": CLASSES}),
+    folds=0,
+    fold_rule=(
+        "the challenge's own division: train is its Train&Val set, test is MER-MULTI (test1); MER-NOISE (test2) and "
+        "MER-SEMI (test3) are not used; validation is carved out of train clip by clip"
+    ),
+    metrics=("weighted_f1", "uar"),
+    obtain=(
+        "Sign the end user licence agreement at huggingface.co/datasets/MERChallenge/MER2023: academic research "
+        "alone, no hand-over to third parties, nothing to be uploaded. The archives have passwords that the "
+        "organizers send. Lian et al., ACM Multimedia 2023"
+    ),
+    layout=_LAYOUT,
+    confirmed=(
+        "train, train-label.csv, test1, test1-label.csv, columns name, discrete, valence, the six labels; test1 is "
+        "MER-MULTI (zeroQiaoba/MERTools: MER2023/main-baseline.py, README, and MER2024/toolkit/preprocess/mer2023.py)",
+        "folders as the archives unpack, .avi files of train and test1, 411 clips of MER-MULTI by class (public "
+        "preprocessing code and its README)",
+    ),
+    unconfirmed=(
+        "the number of training clips (the challenge's paper gives 3,373, by memory)",
+        "the order of classes in published models; here it is that of MERTools",
+        "speakers: the corpus names none, so validation is carved clip by clip",
+        "label-6way.npz, which MERTools makes of the tables, is not read: it is pickled, and can run code",
+    ),
+    read=_read,
+    expected=Expected(
+        source="a public count of test1-label.csv",
+        splits={"test": 411},
+    ),
+    published=(
+        Published(
+            method="HiCMAE-B", source="Sun et al., Information Fusion 108 (2024)",
+            protocol="not known: the released code reads a validation list that was not released",
+            scores={"uar": 0.6415, "weighted_f1": 0.7133},
+        ),
+    ),
+)  # fmt: skip
