@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from finetune.protocol import labelled
-from finetune.run_report import CHECKPOINTS, interval_sentence, labels_of
+from finetune.run_report import CHECKPOINTS, interval_sentence, labels_of, model_sentence
 from finetune.tables import headline_scores, markdown_table, published_lines, score_title, show, show_interval
 from hicmae.benchmarks import card as card_of
 from hicmae.benchmarks.card import Card
@@ -26,8 +26,7 @@ def fold_report(results: Mapping[str, Any]) -> str:
     lines = [
         f"# {card.title if card else about['data']}: {about['folds']} folds",
         "",
-        f"Data: {about['data']}. Modalities: {' + '.join(about['modalities'])}. Start: {about['init']}. "
-        f"Seed {about['seed']}.",
+        f"Data: {about['data']}. {model_sentence(about)} Seed {about['seed']}.",
         "",
         _protocol_sentence(results),
         *_missing_lines(results),

@@ -19,7 +19,7 @@ CHECKPOINTS = ("best", "last")
 # What the folds of one configuration share, and a report of all of them says once.
 _SHARED = (
     "protocol", "benchmark", "data", "other_classes_left_out", "init", "modalities", "columns", "classes", "dimensions",
-    "segments", "seed", "selected_on",
+    "segments", "test_without", "seed", "selected_on",
 )  # fmt: skip
 
 

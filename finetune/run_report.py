@@ -36,7 +36,7 @@ def run_report(content: Mapping[str, Any], part: str) -> str:
     lines = [
         f"# {card.title if card else about['data']}{fold}",
         "",
-        f"Data: {about['data']}{fold}. Modalities: {' + '.join(about['modalities'])}. Start: {about['init']}. "
+        f"Data: {about['data']}{fold}. {model_sentence(about)} "
         f"{first['clips']} clips in this part, {first['clips_not_decoded']} of them not decoded and not scored.",
         "",
         *markdown_table(header, rows),
@@ -45,6 +45,13 @@ def run_report(content: Mapping[str, Any], part: str) -> str:
         lines += ["", interval_sentence(intervals)]
     lines += published_lines(card, labels_of(about), names, paper=bool(about["protocol"]))
     return "\n".join(lines) + "\n"
+
+
+def model_sentence(about: Mapping[str, Any]) -> str:
+    """What the model was given, and what it started from."""
+    withheld = about.get("test_without")
+    without = f", of which the test withheld {withheld}" if withheld else ""
+    return f"Modalities: {' + '.join(about['modalities'])}{without}. Start: {about['init']}."
 
 
 def interval_sentence(intervals: Mapping[str, Any]) -> str:

@@ -24,12 +24,10 @@ from finetune.__main__ import main
 from finetune.evaluation import Evaluation
 from finetune.jobs import LOG, Job
 from finetune.settings import resolve
-from hicmae import benchmarks
-from hicmae.benchmarks.card import Card, Native, Published
-from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import read_manifest, write_manifest
 from hicmae.metrics import categorical_scores, dimensional_scores
 from tests.corpus import EMOTIONS, make_corpus
+from tests.fake_card import make_known
 from tests.test_finetune import SMALL
 
 SETTINGS = {
@@ -241,26 +239,15 @@ def test_refusals(manifest: Path, tmp_path: Path, jobs: list[Any], capsys: pytes
 # ---------------------------------------------------------------- a benchmark
 
 
-@pytest.fixture
-def two_folds(monkeypatch: pytest.MonkeyPatch) -> Card:
-    """The card of a benchmark that is known as ``two_folds``."""
-    card = Card(
-        name="two_folds", title="Two Folds", labels=LabelSpec(classes={"emotion": EMOTIONS}), folds=2, fold_rule="",
-        metrics=("war", "uar"), obtain="", layout="", confirmed=(), unconfirmed=(), read=lambda root: Native(clips=()),
-        published=(
-            Published(method="Somebody", source="a table", protocol="chosen by a coin", scores={"uar": 0.8491}),
-            Published(method="Of another task", source="", protocol="", scores={"uar": 0.1}, column="label:other"),
-        ),
-    )  # fmt: skip
-    monkeypatch.setitem(benchmarks._CARDS, "two_folds", ("card", "two_folds"))
-    monkeypatch.setattr(sys.modules["hicmae.benchmarks.card"], "two_folds", card, raising=False)
-    return card
-
-
 @pytest.mark.usefixtures("no_figures")
 def test_a_benchmark_is_held_against_and_shown(
-    two_folds: Card, manifest: Path, tmp_path: Path, jobs: list[Any], capsys: pytest.CaptureFixture[str]
+    manifest: Path,
+    tmp_path: Path,
+    jobs: list[Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    make_known(monkeypatch)
     benchmark = ("--benchmark=two_folds", "--model.labels.dimensions={}")
     assert main(arguments(manifest, tmp_path / "out", *benchmark)) == 2
     assert "has 3 folds, and benchmark two_folds has 2" in capsys.readouterr().err
