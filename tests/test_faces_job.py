@@ -139,7 +139,7 @@ def test_a_clip_whose_file_has_changed_is_done_again(corpus: Path, tmp_path: Pat
     report = write_faces(longer, tmp_path / "out")
     assert [reject.reason for reject in report.rejected] == ["no_face"]
     assert sorted(file.name for file in (tmp_path / "out").rglob("*") if file.is_file()) == [
-        "faces.json", "rejects.csv", "two.json"
+        ".lock", "faces.json", "rejects.csv", "two.json"
     ]  # fmt: skip
 
 

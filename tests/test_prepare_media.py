@@ -17,6 +17,7 @@ from hicmae.data.manifest import Clip, read_manifest
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.source import ManifestSource
 from hicmae.faces import FaceBox, FaceNotFoundError, FaceTracker
+from hicmae.faces.cut import FaceCut
 from hicmae.media.clip import DecodeError
 from hicmae.media.container import open_media
 from hicmae.media.encode import whole_sound
@@ -181,8 +182,9 @@ def test_face_pictures_are_re_encoded_with_the_sound_of_the_films(tmp_path: Path
 def test_faces_of_a_silent_film_fill_its_time(tmp_path: Path) -> None:
     film = native_trees.write(tmp_path / "film.mp4", native_trees.silent_film())
     clip = Clip(clip_id="clip", video=native_trees_wild.put_frames(tmp_path / "faces"), audio=film)
-    (row,), rejected = make_media([NativeClip(clip=clip)], tmp_path / "out", faces=None)
-    assert rejected == ()
+    made_media = make_media([NativeClip(clip=clip)], tmp_path / "out", faces=None)
+    assert made_media.rejected == ()
+    (row,) = made_media.rows
     assert row.video is not None
     assert row.audio is None
     assert read_frames(row.video.read_bytes(), "clip").end_s == pytest.approx(native_trees.SECONDS)
@@ -197,16 +199,19 @@ def test_the_square_in_a_region() -> None:
 class FakeFaces:
     """Stands for the tracker's films: copies of the original, and no face in clips of some names."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, without: tuple[str, ...] = (), die_after: int = 10**9):
-        import hicmae.faces
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *, without: tuple[str, ...] = (), two_faces: str = "",
+        die_after: int = 10**9,
+    ):  # fmt: skip
+        import hicmae.faces.cut
         import hicmae.faces.detector
 
         self.calls: dict[str, Any] = {}
-        self.without, self.left = without, itertools.count(die_after, -1)
-        monkeypatch.setattr(hicmae.faces, "write_face_clip", self)
+        self.without, self.two_faces, self.left = without, two_faces, itertools.count(die_after, -1)
+        monkeypatch.setattr(hicmae.faces.cut, "cut_face", self)
         monkeypatch.setattr(hicmae.faces.detector, "make_detector", lambda name, model: None)
 
-    def __call__(self, clip: Clip, tracker: Any, out: Path, *, region: Any) -> Clip:
+    def __call__(self, clip: Clip, out: Path, *, tracker: Any, region: Any) -> FaceCut:
         if next(self.left) <= 0:
             raise KeyboardInterrupt
         self.calls[clip.clip_id] = (region, tracker.margin, tracker.detector, clip.span_s)
@@ -214,7 +219,9 @@ class FakeFaces:
             raise FaceNotFoundError(clip.clip_id, 1, 10, 0.5)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(native_trees.film("mp4"))
-        return replace(clip, video=out, audio=None, start_s=None, end_s=None, square=None)
+        two = clip.clip_id == self.two_faces
+        shown = ((0.0, 0.0, 0.0, 20.0), (9.0, 1.0, 1.0, 20.0))
+        return FaceCut(bytes=out.stat().st_size, share=0.5 if two else 1.0, contested=two, pieces=1, shown=shown)
 
 
 def test_faces_are_followed_in_the_speakers_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,8 +252,9 @@ class OneFace:
 def test_face_films_are_written_by_the_tracker_itself(tmp_path: Path) -> None:
     found = native_trees.build_iemocap(tmp_path / "root").clips[1]
     tracker = FaceTracker(detector=OneFace(), margin=0.2)
-    (row,), rejected = make_media([found], tmp_path / "out", faces=tracker)
-    assert rejected == ()
+    done = make_media([found], tmp_path / "out", faces=tracker)
+    assert done.rejected == ()
+    (row,) = done.rows
     assert row == replace(
         found.clip, video=tmp_path / "out" / "faces" / f"{found.clip.clip_id}.mp4", audio=None, start_s=None, end_s=None
     )
@@ -334,13 +342,13 @@ def test_processes_make_the_same_and_say_what_failed(tmp_path: Path) -> None:
         clips.append(NativeClip(clip=Clip(clip_id=f"clip{number}", video=folder), frame_rate=25.0))
     (tmp_path / "clip1" / "2.jpg").write_bytes(b"\xff\xd8 no picture \xff\xd9")
     seen: list[tuple[int, int]] = []
-    rows, rejected = make_media(
+    done = make_media(
         clips, tmp_path / "two", faces=None, workers=2, on_progress=lambda done, total: seen.append((done, total))
     )
-    assert [row.clip_id for row in rows] == ["clip0", "clip2"]
-    assert [(reject.clip_id, reject.reason) for reject in rejected] == [("clip1", "corrupt_frames")]
+    assert [row.clip_id for row in done.rows] == ["clip0", "clip2"]
+    assert [(reject.clip_id, reject.reason) for reject in done.rejected] == [("clip1", "corrupt_frames")]
     assert seen[-1] == (3, 3)
     make_media(clips, tmp_path / "one", faces=None)
-    for row in rows:
+    for row in done.rows:
         assert row.video is not None
         assert row.video.read_bytes() == (tmp_path / "one" / "media" / row.video.name).read_bytes()

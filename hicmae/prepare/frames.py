@@ -131,7 +131,7 @@ def _step(frames: FramesFolder, name: str, frame_rate: float | None, start_s: fl
         return 1.0 / frame_rate
     if end_s is None or end_s <= start_s:
         found = f"{len(frames.files)} frames without a frame rate, and no sound whose time they could fill"
-        raise DecodeError(name, "no_frame_times", found, "give the clip its sound")
+        raise DecodeError(name, "no_frame_times", found, "give the clip its sound, or a frame rate")
     return (end_s - start_s) / frames.length
 
 
