@@ -27,7 +27,7 @@ from hicmae.prepare.frames import LARGEST_SIDE, make_frames_file, scan_frames
 from hicmae.prepare.made_media import make_media, region_square
 from tests import native_trees, native_trees_wild
 from tests.media_files import read_picture_time, read_sound_time
-from tests.test_prepare import prepare, rejects
+from tests.test_prepare import prepare, rejects, report
 
 
 def picture(number: int, size: tuple[int, int] = (32, 24)) -> np.ndarray:
@@ -157,7 +157,7 @@ def test_face_pictures_and_sound_files_of_a_corpus(tmp_path: Path) -> None:
 def test_face_pictures_are_re_encoded_with_the_sound_of_the_films(tmp_path: Path, storage: str) -> None:
     root, out = tmp_path / "root", tmp_path / "out"
     native = native_trees_wild.build_mafw_frames(root)
-    assert prepare("mafw", root, out, "--format", storage, "--size", "48") == 0
+    assert prepare("mafw", root, out, "--format", storage, "--size", "48", "--audio", "wav") == 0
     clip = read_manifest(out / "manifest.csv").clips[0]
     assert clip.audio == out / "media" / f"{clip.clip_id}.flac"
     with open_media(clip.audio.read_bytes(), "sound") as media:
@@ -177,6 +177,17 @@ def test_face_pictures_are_re_encoded_with_the_sound_of_the_films(tmp_path: Path
         times = np.arange(native_trees_wild.FRAMES) * native_trees.SECONDS / native_trees_wild.FRAMES
         np.testing.assert_allclose(file.times_s, times, atol=1e-6)
         assert [read_picture_time(frame) for frame in decoded(file)] == [0.4] * native_trees_wild.FRAMES
+
+
+def test_sound_that_was_lost_is_made_again(tmp_path: Path) -> None:
+    film = native_trees.write(tmp_path / "film.mp4", native_trees.film("mp4"))
+    native = NativeClip(clip=Clip(clip_id="clip", video=native_trees_wild.put_frames(tmp_path / "faces"), audio=film))
+    sound = tmp_path / "out" / "media" / "clip.flac"
+    make_media([native], tmp_path / "out", faces=None)
+    whole = sound.read_bytes()
+    sound.write_bytes(whole[:100])
+    make_media([native], tmp_path / "out", faces=None)
+    assert sound.read_bytes() == whole
 
 
 def test_faces_of_a_silent_film_fill_its_time(tmp_path: Path) -> None:
@@ -227,8 +238,8 @@ class FakeFaces:
 def test_faces_are_followed_in_the_speakers_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, out = tmp_path / "root", tmp_path / "out"
     native = native_trees.build_iemocap(root)
-    nobody = "Ses02F_impro01_M000"
-    faces = FakeFaces(monkeypatch, without=(nobody,))
+    nobody, doubtful = "Ses02F_impro01_M000", "Ses03F_impro01_M000"
+    faces = FakeFaces(monkeypatch, without=(nobody,), two_faces=doubtful)
     assert prepare("iemocap", root, out, "--faces", "--margin", "0.4", "--detector", "haar") == 0
     assert faces.calls == {found.clip.clip_id: (found.region, 0.4, "haar", found.clip.span_s) for found in native.clips}
     assert rejects(out) == {nobody: "no_face"}
@@ -237,6 +248,9 @@ def test_faces_are_followed_in_the_speakers_half(tmp_path: Path, monkeypatch: py
     for clip_id, clip in rows.items():
         assert clip.video == out / "faces" / f"{clip_id}.mp4"
         assert (clip.audio, clip.span_s, clip.square) == (None, None, None)
+    assert f"1 clips show another face that is about as large and as central: {doubtful}" in report(out)["warnings"]
+    with Image.open(out / "faces" / "sheet.png") as sheet:
+        assert sheet.height == 12 * (14 + 120 + 6) + 6
     # short films: the originals are stored, not re-encoded
     assert str(ShardSource(out / "shards").storages[0]) == "original files"
 
@@ -264,11 +278,16 @@ def test_face_films_are_written_by_the_tracker_itself(tmp_path: Path) -> None:
     assert info.duration_s == pytest.approx(2.6, abs=0.05)
 
 
-def test_folders_of_faces_skip_the_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_faces_skip_the_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     faces = FakeFaces(monkeypatch)
     native_trees_wild.build_dfew_frames(tmp_path / "root")
     assert prepare("dfew", tmp_path / "root", tmp_path / "out", "--faces", "--no-shards") == 0
     assert faces.calls == {}
+    kept = "10 clips have no film in which to look for a face, and are taken as they are"
+    assert kept in report(tmp_path / "out")["warnings"]
+    assert f"warning: {kept}" in capsys.readouterr().out
 
 
 def test_killed_it_goes_on_and_ends_as_if_undisturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +302,7 @@ def test_killed_it_goes_on_and_ends_as_if_undisturbed(tmp_path: Path, monkeypatc
         assert prepare("ravdess", root, out, "--faces") == 130
         assert len(faces.calls) == 5
     with (out / "made.jsonl").open("a") as file:
-        file.write('{"id": "torn in the middle of a li')
+        file.write('\0\0\0\n{"id": "torn in the middle of a li')  # zeros: as after a power cut
     lost = out / "faces" / f"{native.clips[1].clip.clip_id}.mp4"
     lost.write_bytes(b"torn")  # as after a power cut
     (out / "faces" / ".half.1.tmp.mp4").write_bytes(b"left by the killed run")

@@ -147,6 +147,9 @@ def _prepare(args: argparse.Namespace, corpus: Corpus, console: Console) -> int:
             bars[stage](done, total)
 
         done = prepare(corpus, args.out, settings, on_progress=show)
+    for warning in done.warnings:
+        if warning not in report.warnings:
+            _say(console, f"warning: {warning}", "yellow")
     _show(done, args, corpus, console)
     if not done.usable.clips:
         return 1
@@ -177,7 +180,7 @@ def _show(done: PrepareReport, args: argparse.Namespace, corpus: Corpus, console
 
     from hicmae.prepare.config_lines import config_lines
     from hicmae.prepare.report import duration_text
-    from hicmae.prepare.run import MANIFEST_NAME, SHARDS_NAME
+    from hicmae.prepare.run import FACES_SHEET, MANIFEST_NAME, SHARDS_NAME
 
     table = Table("", "expected", "found", "usable", "")
     for row in done.counts():
@@ -193,6 +196,8 @@ def _show(done: PrepareReport, args: argparse.Namespace, corpus: Corpus, console
         _say(console, f"{len(done.unconfirmed)} things about this corpus are assumed; they are in the report")
     shards = args.out / SHARDS_NAME if args.shards else None
     _say(console, f"{args.out / MANIFEST_NAME}, {f'{shards}/, ' if shards else ''}{args.out / 'report.md'}")
+    if (sheet := args.out / FACES_SHEET).exists():
+        _say(console, f"look at {sheet} before you go on")
     if not done.usable.clips:
         _say(console, "every clip was rejected", "red")
     elif corpus.is_benchmark:

@@ -7,20 +7,18 @@ all clips are done, ``manifest.csv``, ``rejects.csv`` and ``sheet.png``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hicmae.data.file_lock import hold_folder, remove_drafts
 from hicmae.data.manifest import Clip, Manifest, write_manifest
 from hicmae.data.packed import Reject, write_rejects
-from hicmae.data.processes import end_with_parent, obey_signals, worker_context
+from hicmae.data.processes import in_processes
 from hicmae.data.shard_index import REJECTS_NAME, write_json
 from hicmae.faces.cut import FaceCut, doubts
-from hicmae.faces.detector import make_detector, need
+from hicmae.faces.detector import make_detector, use_one_thread
 from hicmae.faces.face_clip import FACE_SIZE, face_row
 from hicmae.faces.look import Region
 from hicmae.faces.part import FacePart, FaceTask, make_face_clip
@@ -93,7 +91,11 @@ def write_faces(
                 on_progress(len(parts), len(tasks))
 
         progress()
-        done = _in_processes(to_do, min(workers, len(to_do))) if workers > 1 and len(to_do) > 1 else _here(to_do)
+        workers = min(workers, len(to_do))
+        if workers > 1:
+            done = in_processes(make_face_clip, to_do, workers=workers, begin=use_one_thread)
+        else:
+            done = ((task, make_face_clip(task)) for task in to_do)
         for task, part in done:
             parts[task.clip.clip_id] = part
             progress()
@@ -129,36 +131,6 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     for name in ("faces", "parts"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     write_json(file, settings)
-
-
-def _here(tasks: Sequence[FaceTask]) -> Iterator[tuple[FaceTask, FacePart]]:
-    for task in tasks:
-        yield task, make_face_clip(task)
-
-
-def _in_processes(tasks: Sequence[FaceTask], workers: int) -> Iterator[tuple[FaceTask, FacePart]]:
-    waiting = iter(tasks)
-    with ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=_begin) as pool:
-        # A million futures at once would take more memory than the clips.
-        running: dict[Future[FacePart], FaceTask] = {
-            pool.submit(make_face_clip, task): task for task in islice(waiting, 2 * workers)
-        }
-        try:
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    task = running.pop(future)
-                    for another in islice(waiting, 1):
-                        running[pool.submit(make_face_clip, another)] = another
-                    yield task, future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _begin() -> None:
-    end_with_parent()
-    obey_signals()
-    need("cv2").setNumThreads(1)  # clips are worked on side by side
 
 
 def _finish(folder: Path, tasks: Sequence[FaceTask], parts: dict[str, FacePart], already_done: int) -> FacesReport:

@@ -61,7 +61,7 @@ def draw_sheet(clips: Sequence[SheetRow], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        sheet.save(draft, format="PNG", optimize=True)
+        sheet.save(draft, format="PNG")
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

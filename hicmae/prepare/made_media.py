@@ -6,7 +6,6 @@ import functools
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from hicmae.benchmarks.card import NativeClip
 from hicmae.data.file_lock import remove_drafts
 from hicmae.data.manifest import Clip
 from hicmae.data.packed import Reject
-from hicmae.data.processes import end_with_parent, obey_signals, worker_context
+from hicmae.data.processes import in_processes
 from hicmae.data.tar_members import AUDIO_EXTENSIONS
 from hicmae.media.clip import DecodeError
 from hicmae.media.container import open_media
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 MEDIA, FACES = "media", "faces"
 """Folders of what is made."""
-_AHEAD = 4  # units in the hands of each process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,40 +141,22 @@ def _run(
     units: list[tuple[str, list[NativeClip]]], out: Path, faces: FaceTracker | None, workers: int
 ) -> Iterator[list[dict[str, Any]]]:
     """Lines for the journal, as they come."""
-    if workers == 1 or len(units) <= 1:
-        for task, clips in units:
-            yield _make(task, clips, out, faces)
-        return
+    make = functools.partial(_make, out=out, faces=faces)
     workers = min(workers, len(units))
-    waiting = iter(units)
-    with ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=_begin, initargs=(bool(faces),)) as pool:
-        running: set[Future[list[dict[str, Any]]]] = set()
-        try:
-            while True:
-                for task, clips in waiting:
-                    running.add(pool.submit(_make, task, clips, out, faces))
-                    if len(running) >= _AHEAD * workers:
-                        break
-                if not running:
-                    return
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    if workers <= 1:
+        yield from map(make, units)
+        return
+    begin: Callable[[], None] | None = None
+    if faces is not None:
+        from hicmae.faces.detector import use_one_thread
+
+        begin = use_one_thread
+    for _, lines in in_processes(make, units, workers=workers, begin=begin):
+        yield lines
 
 
-def _begin(faces: bool) -> None:
-    end_with_parent()
-    obey_signals()
-    if faces:
-        from hicmae.faces.detector import need
-
-        need("cv2").setNumThreads(1)  # clips are worked on side by side
-
-
-def _make(task: str, clips: list[NativeClip], out: Path, faces: FaceTracker | None) -> list[dict[str, Any]]:
+def _make(unit: tuple[str, list[NativeClip]], *, out: Path, faces: FaceTracker | None) -> list[dict[str, Any]]:
+    task, clips = unit
     lines = []
     for native in clips:
         clip_id = native.clip.clip_id

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hicmae.faces import FaceTracker
 
 MANIFEST_NAME, SHARDS_NAME = "manifest.csv", "shards"
+FACES_SHEET = f"{FACES}/sheet.png"
 Stage = Literal["making media", "packing"]
 
 
@@ -131,7 +132,7 @@ def _of_faces(corpus: Corpus, made: MadeMedia, out: Path, faces: FaceTracker | N
     if faces is None:
         return ()
     from hicmae.faces.cut import doubts
-    from hicmae.faces.sheet import SHEET_NAME, SheetRow, draw_sheet
+    from hicmae.faces.sheet import SheetRow, draw_sheet
 
     films = {native.clip.clip_id: native.clip.video for native in corpus.clips}
     faces_of = {row.clip_id: row.video for row in made.rows}
@@ -141,7 +142,7 @@ def _of_faces(corpus: Corpus, made: MadeMedia, out: Path, faces: FaceTracker | N
         if (film := films[name]) and (face_clip := faces_of[name])
     ]
     if rows:
-        draw_sheet(rows, out / FACES / SHEET_NAME)
+        draw_sheet(rows, out / FACES_SHEET)
     others = sum(not has_face_search(native, faces) for native in corpus.clips)
     kept = f"{others} clips have no film in which to look for a face, and are taken as they are"
     return (*([kept] if others else []), *doubts(made.cuts))
