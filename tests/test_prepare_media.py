@@ -126,6 +126,15 @@ def test_frames_that_cannot_be_used(tmp_path: Path, files: dict[str, bytes | Non
     assert error.value.reason == "missing_file"
 
 
+def test_names_of_frames_with_numbers_of_any_length(tmp_path: Path) -> None:
+    for number in (10**30, 10**30 + 2, 10**30 + 6):
+        (tmp_path / f"{number}.jpg").touch()
+    assert scan_frames(tmp_path, "clip").positions == (0, 1, 3)
+    (tmp_path / "7_1.jpg").touch()
+    (tmp_path / "8_1.jpg").touch()  # the last number counts nothing
+    assert scan_frames(tmp_path, "clip").positions == (0, 1, 2, 3, 4)
+
+
 def test_face_pictures_and_sound_files_of_a_corpus(tmp_path: Path) -> None:
     root, out = tmp_path / "root", tmp_path / "out"
     native = native_trees_wild.build_dfew_frames(root)
