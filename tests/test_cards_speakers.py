@@ -17,7 +17,8 @@ from hicmae.benchmarks.card import Native
 from hicmae.config import InputSpec
 from hicmae.media.decode import decode_clip
 from tests.media_files import read_picture_time
-from tests.native_trees import BUILDERS, silent_film, sound, write, write_faces
+from tests.native_trees import SPEAKERS as BUILDERS
+from tests.native_trees import silent_film, sound, write, write_faces
 
 NAMES = tuple(BUILDERS)
 
@@ -209,7 +210,9 @@ def test_a_link_to_nothing_is_rejected(name: str, tmp_path: Path) -> None:
     video.unlink()
     video.symlink_to(tmp_path / "disk that is not mounted")
     rejects = card(name).read(tmp_path).rejects
-    assert {(reject.reason, reject.detail) for reject in rejects} == {("missing_file", f"{video} is a link to nothing")}
+    assert {(reject.reason, reject.detail) for reject in rejects} == {
+        ("missing_file", f"{video} is a link to nothing; mount what it leads to, or copy the file there")
+    }
 
 
 def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ import pytest
 from hicmae.benchmarks import CARDS, card
 from hicmae.benchmarks.card import Card, Native
 from hicmae.benchmarks.mafw import COMPOUND, SINGLE
-from tests import native_trees_wild as wild
-from tests.native_trees_wild import BUILDERS, put, put_frames
-from tests.native_trees_wild import write_lines as write
+from tests import native_trees as wild
+from tests.native_trees import WILD as BUILDERS
+from tests.native_trees import put, put_frames
+from tests.native_trees import write_lines as write
 
 Row = dict[str, Any]
 
@@ -93,7 +94,7 @@ def test_labels_without_media_are_not_the_corpus(name: str, tmp_path: Path) -> N
     # MER2023's own folders are still there, so its clips are missed by name
     kind = ValueError if name == "mer2023" else FileNotFoundError
     with pytest.raises(
-        kind, match=r"looked for|none of 14 clips can be used; the first, sample_00000000: missing_video"
+        kind, match=r"looked for|none of 14 clips can be used; the first is sample_00000000: missing_video"
     ):
         card(name).read(tmp_path)
 
@@ -340,7 +341,7 @@ def test_mer2023_rows_that_cannot_be_used(tmp_path: Path) -> None:
     )
     native = card("mer2023").read(tmp_path)
     assert reasons(native) == {"sample_00000009": "unknown_label", "sample_00000003": "duplicate_clip"}
-    assert "test1-label.csv, line 3: 'bored' is none of neutral, angry" in native.rejects[0].detail
+    assert "test1-label.csv, line 3: 'bored' is none of neutral, angry" in native.rejects[1].detail
     without_valence = {column: value for column, value in expected[10].items() if column != "valence"}
     assert rows_of(native, tmp_path) == [*expected[:9], without_valence, *expected[11:]]
 

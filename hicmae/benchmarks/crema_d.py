@@ -8,10 +8,10 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from hicmae.benchmarks.card import Card, Expected, Native, NativeClip, Published, not_this_corpus
-from hicmae.benchmarks.native import Collected, Media, read_tree
+from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
+from hicmae.benchmarks.collected import Collected
+from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
-from hicmae.data.manifest import Clip
 
 TITLE = "CREMA-D"
 EMOTIONS = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
@@ -41,9 +41,9 @@ def fold_of(actor: int) -> int | None:
 
 def read(root: Path, *, codes: Collection[str]) -> Native:
     """The clips whose emotion has one of these codes."""
-    tree = read_tree(root, TITLE)
+    media = find_media(root)
     names: dict[str, list[str]] = {}
-    for name in tree.names():
+    for name in media.names():
         if match := _NAME.fullmatch(name):
             clip_id = name.upper() + "X" * (match[1].upper() == "X")
             names.setdefault(clip_id, []).append(name)
@@ -61,14 +61,14 @@ def read(root: Path, *, codes: Collection[str]) -> Native:
             collected.reject(clip_id, "unknown_subject", f"actor {actor} is not one of 1001 to 1091")
         elif clip_id in BROKEN:
             collected.reject(clip_id, "known_broken", f"by the corpus's README the file is {BROKEN[clip_id]}")
-        elif isinstance(media := tree.media(clip_id, video=spellings, sound=spellings, in_video=False), Media):
-            clip = Clip(
-                clip_id=clip_id, video=media.video, audio=media.audio, subject=actor, split=f"fold{fold}",
-                labels={"emotion": EMOTIONS[emotion], "label:sentence": sentence, "label:level": level},
-            )  # fmt: skip
-            collected.clips.append(NativeClip(clip=clip))
         else:
-            collected.rejects.append(media)
+            labels = {"emotion": EMOTIONS[emotion], "label:sentence": sentence, "label:level": level}
+            collected.add(
+                media.clip(
+                    clip_id, video=spellings, sound=spellings, in_video=False, subject=actor, split=f"fold{fold}",
+                    labels=labels,
+                )
+            )  # fmt: skip
     return collected.native(root)
 
 

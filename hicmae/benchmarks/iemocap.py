@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, NativeClip, Published, not_this_corpus
-from hicmae.benchmarks.native import Collected, Media, Tree, labelled_twice, malformed, read_lines, read_tree
+from hicmae.benchmarks.collected import Collected
+from hicmae.benchmarks.label_files import labelled_twice, malformed, read_lines
+from hicmae.benchmarks.media_files import Media, MediaFiles
+from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import Clip
 
@@ -40,11 +43,11 @@ def region_of(marked: str, speaker: str) -> tuple[float, float, float, float]:
 
 def read(root: Path) -> Native:
     """The utterances that raters agreed to be of one of the four emotions, in acted and improvised dialogues."""
-    tree = read_tree(root, TITLE)
+    media = find_media(root)
     labels = [
-        path for path in tree.texts if path.parent.name.lower() == "emoevaluation" and _DIALOGUE.fullmatch(path.stem)
+        path for path in media.texts if path.parent.name.lower() == "emoevaluation" and _DIALOGUE.fullmatch(path.stem)
     ]
-    films = {path.stem: path for path in tree.videos.values() if _DIALOGUE.fullmatch(path.stem)}
+    films = {paths[0].stem: paths[0] for paths in media.videos.values() if _DIALOGUE.fullmatch(paths[0].stem)}
     if not labels and not films:
         looked_for = ("Session1/dialog/EmoEvaluation/Ses01F_impro01.txt", "Session1/dialog/avi/DivX/Ses01F_impro01.avi")
         raise not_this_corpus(root, TITLE, looked_for)
@@ -76,19 +79,19 @@ def read(root: Path) -> Native:
             collected.reject(clip_id, "empty_span", f"{path}, line {number}: from {start_s} to {end_s} s")
         else:
             _take(
-                tree, collected, named, (start_s, end_s), EMOTIONS[code], [float(text) for text in match.groups()[4:]]
+                media, collected, named, (start_s, end_s), EMOTIONS[code], [float(text) for text in match.groups()[4:]]
             )
     return collected.native(root)
 
 
 def _take(
-    tree: Tree, collected: Collected, named: re.Match[str], span_s: tuple[float, float], emotion: str,
+    files: MediaFiles, collected: Collected, named: re.Match[str], span_s: tuple[float, float], emotion: str,
     numbers: list[float],
 ) -> None:  # fmt: skip
     clip_id, dialogue, session, marked, gender = named[0], named[1], named[2], named[3], named[4]
-    whole = tree.faces is None
+    whole = files.frames is None
     # A film and the sound of a dialogue share a clock; face frames are of the utterance alone, as is its own sound.
-    media = tree.media(clip_id, video=(dialogue,), sound=(dialogue if whole else clip_id,), in_video=False)
+    media = files.media(clip_id, video=(dialogue,), sound=(dialogue if whole else clip_id,), in_video=False)
     if not isinstance(media, Media):
         collected.rejects.append(media)
         return

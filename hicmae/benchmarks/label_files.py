@@ -7,14 +7,29 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-_SHOWN = 120
+_SHOWN_CHARACTERS = 120
+_SHOWN_LINES = 20
 
 
 def bad_line(path: Path, number: int, content: str, expected: str) -> ValueError:
     """The error for a line that cannot be read; ``expected`` shows what such a line looks like."""
     return ValueError(
-        f"{path}, line {number}: {content[:_SHOWN]!r} is not {expected}; correct the line, or unpack the file again"
+        f"{path}, line {number}: {content[:_SHOWN_CHARACTERS]!r} is not {expected}; correct the line, or unpack the "
+        "file again"
     )
+
+
+def malformed(problems: Sequence[tuple[Path, int, str]], form: str) -> ValueError:
+    """The error for all lines that cannot be read: file, line, what is there, and what should be (first 20)."""
+    shown = [f"{path}, line {number}: {line[:_SHOWN_CHARACTERS]!r}" for path, number, line in problems[:_SHOWN_LINES]]
+    more = [f"... and {len(problems) - _SHOWN_LINES} more"] if len(problems) > _SHOWN_LINES else []
+    text = "\n  ".join(shown + more)
+    return ValueError(f"label lines that are not of the form {form!r}; copy the file from the corpus again:\n  {text}")
+
+
+def labelled_twice(places: Sequence[tuple[Path, int]]) -> str:
+    """What is wrong with a clip that label files name in several (file, line)."""
+    return f"labelled in {' and in '.join(f'{path}, line {number}' for path, number in places)}; remove all but one"
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:

@@ -6,10 +6,12 @@ import math
 import re
 from pathlib import Path
 
-from hicmae.benchmarks.card import Card, Expected, Native, NativeClip, Published, not_this_corpus
-from hicmae.benchmarks.native import Collected, Media, Tree, labelled_twice, malformed, read_lines, read_tree
+from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
+from hicmae.benchmarks.collected import Collected
+from hicmae.benchmarks.label_files import labelled_twice, malformed, read_lines
+from hicmae.benchmarks.media_files import MediaFiles
+from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
-from hicmae.data.manifest import Clip
 
 TITLE = "MSP-IMPROV"
 EMOTIONS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
@@ -29,16 +31,16 @@ _TURN = re.compile(r"S\d\d[AHNS]-(([FM])0([1-6]))-([PRST])-[FM]{2}\d+", re.IGNOR
 
 def read(root: Path) -> Native:
     """The turns of ``Evalution.txt`` that raters agreed to be of one of the four emotions."""
-    tree = read_tree(root, TITLE)
-    rated = any(path.name.lower() in LABEL_FILES for path in tree.texts)
-    named = any(name.upper().startswith(("MSP-IMPROV-", "UTD-IMPROV-")) for name in tree.names())
+    media = find_media(root)
+    rated = any(path.name.lower() in LABEL_FILES for path in media.texts)
+    named = any(name.upper().startswith(("MSP-IMPROV-", "UTD-IMPROV-")) for name in media.names())
     if not rated:
         if not named:
             looked_for = ("Evalution.txt", "session1/S01A/P/MSP-IMPROV-S01A-F01-P-FM01.avi", "and .wav beside it")
             raise not_this_corpus(root, TITLE, looked_for)
         raise FileNotFoundError(f"{root}: no label file Evalution.txt (or Evaluation.txt); it comes with the corpus")
     collected = Collected()
-    for turn, code, numbers in _labels(tree, collected):
+    for turn, code, numbers in _labels(media, collected):
         clip_id = f"MSP-IMPROV-{turn}"
         match = _TURN.fullmatch(turn)
         if code in LEFT_OUT:
@@ -50,21 +52,19 @@ def read(root: Path) -> Native:
             collected.reject(clip_id, "unknown_name", f"{clip_id} is not of the form MSP-IMPROV-S01A-F01-P-FM01")
         else:
             spellings = (clip_id, f"UTD-IMPROV-{turn}")
-            media = tree.media(clip_id, video=spellings, sound=spellings, in_video=False)
-            if not isinstance(media, Media):
-                collected.rejects.append(media)
-                continue
-            clip = Clip(
-                clip_id=clip_id, video=media.video, audio=media.audio, subject=match[1], split=f"fold{match[3]}",
-                labels={"emotion": EMOTIONS[code], "label:recording": SCENARIOS[match[4]], **numbers},
+            labels = {"emotion": EMOTIONS[code], "label:recording": SCENARIOS[match[4]], **numbers}
+            collected.add(
+                media.clip(
+                    clip_id, video=spellings, sound=spellings, in_video=False, subject=match[1],
+                    split=f"fold{match[3]}", labels=labels,
+                )
             )  # fmt: skip
-            collected.clips.append(NativeClip(clip=clip))
     return collected.native(root)
 
 
-def _labels(tree: Tree, collected: Collected) -> list[tuple[str, str, dict[str, str | float]]]:
+def _labels(media: MediaFiles, collected: Collected) -> list[tuple[str, str, dict[str, str | float]]]:
     """(turn, code of the consensus, valence and dominance) of each turn."""
-    path, *others = sorted(path for path in tree.texts if path.name.lower() in LABEL_FILES)
+    path, *others = sorted(path for path in media.texts if path.name.lower() in LABEL_FILES)
     if others:
         raise ValueError(f"label files {path} and {', '.join(map(str, others))}; remove all but one")
     found: dict[str, tuple[str, str, dict[str, str | float]]] = {}

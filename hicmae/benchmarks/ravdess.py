@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hicmae.benchmarks.card import Card, Expected, Native, NativeClip, Published, not_this_corpus
-from hicmae.benchmarks.native import Collected, Media, read_tree
+from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
+from hicmae.benchmarks.collected import Collected
+from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
-from hicmae.data.manifest import Clip
 
 TITLE = "RAVDESS"
 EMOTIONS = {
@@ -32,10 +32,10 @@ def fold_of(actor: int) -> int | None:
 
 def read(root: Path) -> Native:
     """The spoken takes: a film with its sound, or else the film without sound and the sound alone."""
-    tree = read_tree(root, TITLE)
+    media = find_media(root)
     takes: dict[str, re.Match[str]] = {}
     songs: set[str] = set()
-    for name in tree.names():
+    for name in media.names():
         if match := _NAME.fullmatch(name):
             modality, channel, take = match[1], match[2], match[3]
             if modality not in (BOTH, VIDEO_ONLY, AUDIO_ONLY) or channel not in (SPEECH, SONG):
@@ -53,25 +53,18 @@ def read(root: Path) -> Native:
         clip_id, silent, sound = (f"{modality}-{SPEECH}-{take}" for modality in (BOTH, VIDEO_ONLY, AUDIO_ONLY))
         emotion, intensity, actor = match[4], match[5], match[6]
         fold = fold_of(int(actor))
-        whole = clip_id in tree.videos
+        whole = clip_id in media.videos
         if emotion not in EMOTIONS or intensity not in INTENSITIES:
             codes = f"emotion {emotion!r}, intensity {intensity!r}"
             collected.reject(clip_id, "unknown_label", f"{codes}: emotions are 01 to 08, intensities 01 and 02")
         elif fold is None:
             collected.reject(clip_id, "unknown_subject", f"actor {actor!r} is not one of 01 to {ACTORS}")
-        elif isinstance(
-            media := tree.media(
-                clip_id, video=(clip_id if whole else silent,), sound=() if whole else (sound,), in_video=whole
-            ),
-            Media,
-        ):
-            clip = Clip(
-                clip_id=clip_id, video=media.video, audio=media.audio, subject=actor, split=f"fold{fold}",
-                labels={"emotion": EMOTIONS[emotion], "label:intensity": INTENSITIES[intensity]},
-            )  # fmt: skip
-            collected.clips.append(NativeClip(clip=clip))
         else:
-            collected.rejects.append(media)
+            labels = {"emotion": EMOTIONS[emotion], "label:intensity": INTENSITIES[intensity]}
+            names = {} if whole else {"video": (silent,), "sound": (sound,)}
+            collected.add(
+                media.clip(clip_id, **names, in_video=whole, subject=actor, split=f"fold{fold}", labels=labels)
+            )
     return collected.native(root)
 
 

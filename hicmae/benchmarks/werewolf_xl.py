@@ -8,11 +8,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
+from hicmae.benchmarks.collected import Collected
 from hicmae.benchmarks.label_files import bad_line, csv_header, read_table
-from hicmae.benchmarks.media_by_name import Sorted, media_by_name
-from hicmae.benchmarks.native import FACES
+from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
-from hicmae.data.packed import Reject
 
 FOLDS, SESSIONS_PER_FOLD = 5, 6
 DIMENSIONS = ("valence", "arousal", "dominance")
@@ -39,9 +38,7 @@ ANY.csv or */ANY.csv      columns Round, Times_1, Times_2, ... (the corpus's par
 def _read(root: Path) -> Native:
     tables = {path: csv_header(path) for path in _tables(root)}
     targets = {path: columns for path, header in tables.items() if (columns := _target_columns(header))}
-    media = media_by_name(
-        [root], faces=root / FACES, clip_name=_CLIP.pattern, name=lambda stem: stem.removesuffix("_aligned")
-    )
+    media = find_media(root, clip_name=_CLIP.pattern, name=lambda stem: stem.removesuffix("_aligned"))
     if not targets or not media:
         looked_for = [
             "a csv file with the columns VideoName, Mean_P..., Mean_A..., Mean_D... in it or in one of its folders",
@@ -49,31 +46,30 @@ def _read(root: Path) -> Native:
         ]
         raise not_this_corpus(root, "Werewolf-XL", looked_for)
     people = _people([path for path, header in tables.items() if {"round", "times_1"} <= set(header)])
-    result = Sorted()
+    collected = Collected()
     found: defaultdict[str, list[tuple[str, dict[str, float]]]] = defaultdict(list)
     for path, columns in targets.items():
         for number, row in read_table(path, [*columns.values()]):
             name, place = row["videoname"], f"{path}, line {number}"
             if row.get("group", "speaker").lower() != "speaker":
-                result.left_out[f"group {row['group']}"] += 1
+                collected.left_out[f"group {row['group']}"] += 1
                 continue
             values = {target: _number(row[column]) for target, column in columns.items()}
             if problem := _problem(name, values):
-                result.add(Reject(clip_id=name, reason=problem[0], detail=f"{place}: {problem[1]}"))
+                collected.reject(name, problem[0], f"{place}: {problem[1]}")
                 continue
             found[name].append((place, values))  # type: ignore[arg-type]
     for name, places in sorted(found.items()):
         if any(values != places[0][1] for _, values in places[1:]):
             detail = "; ".join(f"{place}: {values}" for place, values in places)
-            result.add(Reject(clip_id=name, reason="conflicting_labels", detail=f"{detail}. Remove all but one table"))
+            collected.reject(name, "conflicting_labels", f"{detail}. Remove all but one table")
             continue
         session, seat = int(name[:2]), name[:5]
         fold = f"fold{(session - 1) // SESSIONS_PER_FOLD + 1}"
-        result.add(media.clip(name, split=fold, subject=people.get(seat, seat), labels=places[0][1]))
-    known = {*found, *(reject.clip_id for reject in result.rejects)}
-    if rest := len(set(media.pictures) - known):
-        result.left_out["video without a label"] = rest
-    return result.native()
+        collected.add(media.clip(name, split=fold, subject=people.get(seat, seat), labels=places[0][1]))
+    if rest := media.unlisted([*found, *(reject.clip_id for reject in collected.rejects)]):
+        collected.left_out["video without a label"] = rest
+    return collected.native(root)
 
 
 def _tables(root: Path) -> list[Path]:
