@@ -9,6 +9,9 @@ from pathlib import Path
 from hicmae.benchmarks.card import Native, NativeClip
 from hicmae.data.packed import Reject
 
+NOT_A_CLIP = "film or sound without the name of a clip"
+"""Of files that are left out."""
+
 
 @dataclass(kw_only=True)
 class Collected:

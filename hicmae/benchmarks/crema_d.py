@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
-from hicmae.benchmarks.collected import Collected
+from hicmae.benchmarks.collected import NOT_A_CLIP, Collected
 from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
 
@@ -43,13 +43,15 @@ def read(root: Path, *, codes: Collection[str]) -> Native:
     """The clips whose emotion has one of these codes."""
     media = find_media(root)
     names: dict[str, list[str]] = {}
+    collected = Collected()
     for name in media.names():
         if match := _NAME.fullmatch(name):
             clip_id = name.upper() + "X" * (match[1].upper() == "X")
             names.setdefault(clip_id, []).append(name)
+        else:
+            collected.left_out[NOT_A_CLIP] += 1
     if not names:
         raise not_this_corpus(root, TITLE, ("VideoFlash/1001_DFA_ANG_XX.flv", "AudioWAV/1001_DFA_ANG_XX.wav"))
-    collected = Collected()
     for clip_id, spellings in names.items():
         actor, sentence, emotion, level = clip_id.split("_")
         fold = fold_of(int(actor))

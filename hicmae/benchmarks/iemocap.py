@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, NativeClip, Published, not_this_corpus
-from hicmae.benchmarks.collected import Collected
+from hicmae.benchmarks.collected import NOT_A_CLIP, Collected
 from hicmae.benchmarks.label_files import labelled_twice, malformed, read_lines
 from hicmae.benchmarks.media_files import Media, MediaFiles
 from hicmae.benchmarks.media_walk import find_media
@@ -47,7 +47,12 @@ def read(root: Path) -> Native:
     labels = [
         path for path in media.texts if path.parent.name.lower() == "emoevaluation" and _DIALOGUE.fullmatch(path.stem)
     ]
-    films = {paths[0].stem: paths[0] for paths in media.videos.values() if _DIALOGUE.fullmatch(paths[0].stem)}
+    # somebody may have cut the utterances into films of their own
+    films = {
+        path.stem: path
+        for path, *_ in media.videos.values()
+        if _DIALOGUE.fullmatch(path.stem) and not _UTTERANCE.fullmatch(path.stem)
+    }
     if not labels and not films:
         looked_for = ("Session1/dialog/EmoEvaluation/Ses01F_impro01.txt", "Session1/dialog/avi/DivX/Ses01F_impro01.avi")
         raise not_this_corpus(root, TITLE, looked_for)
@@ -62,6 +67,11 @@ def read(root: Path) -> Native:
     places: dict[str, list[tuple[Path, int]]] = {}
     for path, number, match in lines:
         places.setdefault(match[3], []).append((path, number))
+    for name in media.names():
+        if _UTTERANCE.fullmatch(name) and name not in places:
+            collected.left_out["utterance that no label file names"] += 1
+        elif not _DIALOGUE.fullmatch(name):
+            collected.left_out[NOT_A_CLIP] += 1
     for path, number, match in lines:
         start_s, end_s, clip_id, code = float(match[1]), float(match[2]), match[3], match[4].lower()
         named = _UTTERANCE.fullmatch(clip_id)
@@ -108,9 +118,10 @@ def _take(
 
 
 def _labels(paths: list[Path]) -> list[tuple[Path, int, re.Match[str]]]:
-    found = []
-    problems = []
+    found: list[tuple[Path, int, re.Match[str]]] = []
+    problems: list[tuple[Path, int, str]] = []
     for path in sorted(paths):
+        before = len(found) + len(problems)
         for number, line in read_lines(path):
             if not line.startswith("["):
                 continue  # a heading, or what one rater said of the utterance above
@@ -118,6 +129,8 @@ def _labels(paths: list[Path]) -> list[tuple[Path, int, re.Match[str]]]:
                 found.append((path, number, match))
             else:
                 problems.append((path, number, line))
+        if len(found) + len(problems) == before:
+            raise ValueError(f"{path}: no line of the form {_FORM!r}; copy the file from the corpus again")
     if problems:
         raise malformed(problems, _FORM)
     return found

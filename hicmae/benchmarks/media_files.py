@@ -44,7 +44,7 @@ class MediaFiles:
     """Where was searched."""
 
     def __bool__(self) -> bool:
-        return bool(self.pictures)
+        return bool(self.videos or self.frames)
 
     @property
     def pictures(self) -> Mapping[str, tuple[Path, ...]]:
@@ -108,7 +108,12 @@ class MediaFiles:
         if not pictures:
             if self.frames is None:
                 return self._missing(clip_id, "video", video, VIDEO_EXTENSIONS)
-            return self._missing(clip_id, "faces", (clip_id,), ("folder of frames", *PICTURE_EXTENSIONS))
+            return Reject(
+                clip_id=clip_id,
+                reason="missing_faces",
+                detail=f"no folder {clip_id} with frames ({', '.join(PICTURE_EXTENSIONS)}) below {self._searched()}; "
+                "where there are such folders, or one called 'faces', every clip takes its picture from them",
+            )
         if not sounds and not (in_video and self.frames is None):
             return self._missing(clip_id, "audio", sound, SOUND_EXTENSIONS)
         for paths in (pictures, sounds):
@@ -125,8 +130,11 @@ class MediaFiles:
         return next((found[name.lower()] for name in names if name.lower() in found), ())
 
     def _missing(self, clip_id: str, what: str, names: Sequence[str], kinds: Sequence[str]) -> Reject:
-        detail = f"no {' or '.join(names)} ({', '.join(kinds)}) below {', '.join(map(str, self.folders))}"
+        detail = f"no {' or '.join(names)} ({', '.join(kinds)}) below {self._searched()}"
         return Reject(clip_id=clip_id, reason=f"missing_{what}", detail=detail)
+
+    def _searched(self) -> str:
+        return ", ".join(map(str, self.folders))
 
 
 def _problem(path: Path) -> tuple[str, str] | None:

@@ -93,7 +93,7 @@ class _Walk:
             kind = extension.lower() if stem else ""
             if kind in PICTURE_EXTENSIONS:
                 pictures += 1  # not asked whether it is a file: there are millions
-            elif entry.is_dir():
+            elif _is_folder(entry):
                 inner.append(entry.name)
             elif kind in VIDEO_EXTENSIONS or kind in SOUND_EXTENSIONS:
                 files += 1
@@ -102,7 +102,7 @@ class _Walk:
                     found[self.name(stem).lower()].append(folder / entry.name)
             elif kind == "txt":
                 self.texts.append(folder / entry.name)
-            elif entry.is_symlink() and not (folder / entry.name).exists():
+            elif entry.is_symlink() and not (folder / entry.name).is_file():
                 raise FileNotFoundError(
                     f"{folder / entry.name} is a link to nothing; mount what it leads to, or remove the link"
                 )
@@ -119,3 +119,10 @@ class _Walk:
             self.faces[key.lower()].append(folder)
         elif self.clip_name is not None and is_clip and alone:
             self.frames[key.lower()].append(folder)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link that leads to itself

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
-from hicmae.benchmarks.collected import Collected
+from hicmae.benchmarks.collected import NOT_A_CLIP, Collected
 from hicmae.benchmarks.label_files import labelled_twice, malformed, read_lines
 from hicmae.benchmarks.media_files import MediaFiles
 from hicmae.benchmarks.media_walk import find_media
@@ -25,6 +25,7 @@ _LABEL = re.compile(
     r"\s*A:\s*([\d.]+|NaN)\s*;\s*V:\s*([\d.]+|NaN)\s*;\s*D:\s*([\d.]+|NaN)\s*;.*",
     re.IGNORECASE,
 )
+_FILE = re.compile(r"(?:UTD|MSP)-IMPROV-(.+)", re.IGNORECASE)
 # sentence and the emotion it was written for, speaker (gender and session), kind of recording, turn
 _TURN = re.compile(r"S\d\d[AHNS]-(([FM])0([1-6]))-([PRST])-[FM]{2}\d+", re.IGNORECASE)
 
@@ -33,14 +34,21 @@ def read(root: Path) -> Native:
     """The turns of ``Evalution.txt`` that raters agreed to be of one of the four emotions."""
     media = find_media(root)
     rated = any(path.name.lower() in LABEL_FILES for path in media.texts)
-    named = any(name.upper().startswith(("MSP-IMPROV-", "UTD-IMPROV-")) for name in media.names())
     if not rated:
-        if not named:
+        if not any(_FILE.fullmatch(name) for name in media.names()):
             looked_for = ("Evalution.txt", "session1/S01A/P/MSP-IMPROV-S01A-F01-P-FM01.avi", "and .wav beside it")
             raise not_this_corpus(root, TITLE, looked_for)
         raise FileNotFoundError(f"{root}: no label file Evalution.txt (or Evaluation.txt); it comes with the corpus")
     collected = Collected()
-    for turn, code, numbers in _labels(media, collected):
+    turns = _labels(media, collected)
+    listed = {turn for turn, *_ in turns} | {reject.clip_id.removeprefix("MSP-IMPROV-") for reject in collected.rejects}
+    for name in media.names():
+        named = _FILE.fullmatch(name)
+        if named is None:
+            collected.left_out[NOT_A_CLIP] += 1
+        elif named[1].upper() not in listed:
+            collected.left_out["turn that is not in the label file"] += 1
+    for turn, code, numbers in turns:
         clip_id = f"MSP-IMPROV-{turn}"
         match = _TURN.fullmatch(turn)
         if code in LEFT_OUT:

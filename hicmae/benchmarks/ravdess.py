@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
-from hicmae.benchmarks.collected import Collected
+from hicmae.benchmarks.collected import NOT_A_CLIP, Collected
 from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
 
@@ -22,7 +22,8 @@ SPEECH, SONG = "01", "02"
 ACTORS = 24
 ACTORS_PER_FOLD = 4
 
-_NAME = re.compile(r"(\d\d)-(\d\d)-((\d\d)-(\d\d)-\d\d-\d\d-(\d\d))")
+# modality, channel, and what names the take: emotion, intensity, statement, repetition, actor
+_NAME = re.compile(r"(0[1-3])-(0[12])-((\d\d)-(\d\d)-\d\d-\d\d-(\d\d))")
 
 
 def fold_of(actor: int) -> int | None:
@@ -35,18 +36,17 @@ def read(root: Path) -> Native:
     media = find_media(root)
     takes: dict[str, re.Match[str]] = {}
     songs: set[str] = set()
+    collected = Collected()
     for name in media.names():
-        if match := _NAME.fullmatch(name):
-            modality, channel, take = match[1], match[2], match[3]
-            if modality not in (BOTH, VIDEO_ONLY, AUDIO_ONLY) or channel not in (SPEECH, SONG):
-                continue
-            if channel == SONG:
-                songs.add(take)
-            else:
-                takes[take] = match
+        match = _NAME.fullmatch(name)
+        if match is None:
+            collected.left_out[NOT_A_CLIP] += 1
+        elif match[2] == SONG:
+            songs.add(match[3])
+        else:
+            takes[match[3]] = match
     if not takes and not songs:
         raise not_this_corpus(root, TITLE, ("Actor_01/01-01-01-01-01-01-01.mp4",))
-    collected = Collected()
     if songs:
         collected.left_out["song"] = len(songs)
     for take, match in takes.items():

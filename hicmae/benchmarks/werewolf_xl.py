@@ -18,6 +18,7 @@ DIMENSIONS = ("valence", "arousal", "dominance")
 LOWEST, HIGHEST = -2.0, 2.0
 _CLIP = re.compile(r"(\d{2})_\d{2}_\d+")
 _SEAT = re.compile(r"(\d{1,2})-(\d{2})")  # session and seat, in the log of who played when
+_SHOWN = 8
 _STARTS = {
     "valence": ("mean_p", "pleasure", "valence"),
     "arousal": ("mean_a", "arousal"),
@@ -39,6 +40,12 @@ def _read(root: Path) -> Native:
     tables = {path: csv_header(path) for path in _tables(root)}
     targets = {path: columns for path, header in tables.items() if (columns := _target_columns(header))}
     media = find_media(root, clip_name=_CLIP.pattern, name=lambda stem: stem.removesuffix("_aligned"))
+    if tables and media and not targets:
+        there = "; ".join(f"{path}: {', '.join(header) or 'nothing'}" for path, header in list(tables.items())[:_SHOWN])
+        raise ValueError(
+            f"{root}: no table has the columns VideoName, Mean_P..., Mean_A..., Mean_D... (or VideoName, valence, "
+            f"arousal, dominance), separated by commas; there are {there}"
+        )
     if not targets or not media:
         looked_for = [
             "a csv file with the columns VideoName, Mean_P..., Mean_A..., Mean_D... in it or in one of its folders",
