@@ -98,11 +98,11 @@ def _card(name: str, title: str, codes: tuple[str, ...], expected: Expected, pub
             "(CheyneyComputerScience/CREMA-D). Counted in that list: 7,442 flv and as many wav of the same names, "
             "91 actors, 1,271 clips an emotion and 1,087 neutral ones, 1463, 1470, 1476, 1476 and 1557 a fold.",
             "Four of them are rejected (known_broken) because that README calls them wrong: " + ", ".join(BROKEN) + ".",
+            "Folds: the lists of the method's authors (sunlicai/HiCMAE). They hold 7,437 clips (4,896 of four "
+            "emotions), one less than here: 1040_ITH_SAD_XX, a sad one of fold 3 that long was named 1040_ITH_SAD_X.",
             "The label is the emotion that the actor was asked for, as in the file name; not the raters' vote.",
         ),
         unconfirmed=(
-            "The lists that the published results rest on hold 7,437 clips (4,896 of four emotions): one sad clip of "
-            "fold 3 less than here. It is probably 1040_ITH_SAD_XX, which long was named 1040_ITH_SAD_X.",
             "That picture and wav of a clip begin at the same instant is taken from the corpus's README, by which the "
             "wav was converted from the video.",
         ),

@@ -13,8 +13,8 @@ from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
 
 FOLDS = 5
-CLASSES = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
-"""The corpus numbers them from 1."""
+CLASSES = ("happy", "sad", "neutral", "angry", "surprised", "disgust", "fearful")
+"""The corpus numbers them from 1; of its words, surprise and fear are surprised and fearful here as on other cards."""
 _NUMBER = re.compile(r"\d{1,5}")
 # 16 interpolated frames have no time that sound could be laid beside; the other repeats clip_224x224 as videos.
 _NOT_USED = ("clip_224x224_16f", "clip_224x224_avi")

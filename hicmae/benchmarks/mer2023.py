@@ -12,7 +12,15 @@ from hicmae.benchmarks.media_files import MediaFiles
 from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
 
-CLASSES = ("neutral", "angry", "happy", "sad", "worried", "surprise")
+EMOTIONS = {
+    "neutral": "neutral",
+    "angry": "angry",
+    "happy": "happy",
+    "sad": "sad",
+    "worried": "worried",
+    "surprise": "surprised",
+}
+"""Our word for each of the corpus's."""
 
 _LAYOUT = """\
 train-label.csv            columns name, discrete (emotion) and valence
@@ -50,11 +58,11 @@ def _read_part(table: Path, media: MediaFiles, split: str, earlier: set[str], co
         if name in here or name in earlier:
             detail = f"{table.name}, line {number}: this name occurred before, and was used then"
             collected.reject(name, "duplicate_clip", detail)
-        elif emotion not in CLASSES:
-            detail = f"{table.name}, line {number}: {row['discrete']!r} is none of {', '.join(CLASSES)}"
+        elif emotion not in EMOTIONS:
+            detail = f"{table.name}, line {number}: {row['discrete']!r} is none of {', '.join(EMOTIONS)}"
             collected.reject(name, "unknown_label", detail)
         else:
-            labels: dict[str, str | float] = {"emotion": emotion}
+            labels: dict[str, str | float] = {"emotion": EMOTIONS[emotion]}
             if (valence := _number(row.get("valence", ""))) is not None:
                 labels["valence"] = valence
             collected.add(media.clip(name, split=split, labels=labels))
@@ -73,7 +81,7 @@ def _number(text: str) -> float | None:
 MER2023 = Card(
     name="mer2023",
     title="MER2023 (MER-MULTI), 6 emotions",
-    labels=LabelSpec(classes={"emotion": CLASSES}),
+    labels=LabelSpec(classes={"emotion": tuple(EMOTIONS.values())}),
     folds=0,
     fold_rule=(
         "the challenge's own division: train is its Train&Val set, test is MER-MULTI (test1); MER-NOISE (test2) and "

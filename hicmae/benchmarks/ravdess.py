@@ -90,12 +90,13 @@ CARD = Card(
         "films are 60 takes x 2 modalities (with sound, without) x 24 actors = 2880 files, sound files 1440; neutral "
         "speech has no strong intensity, hence 96 neutral takes and 192 of each other emotion.",
         "That a zip holds a folder Actor_NN: code of several public users of the corpus.",
+        "Folds: the lists of the method's authors (sunlicai/HiCMAE), 240 takes each. Their picture is that of the "
+        "silent film (02-01-*) of a take and their sound its wav (03-01-*); here both are those of the film with sound "
+        "(01-01-*) where it is there, which is of the same take.",
     ),
     unconfirmed=(
         "That the files of modality 02 and 03 of a take begin at the same instant; they are only put together where "
         "there is no film with sound.",
-        "The order of the actors in the folds of the published results: 6 folds of 4 consecutive actors, from the "
-        "lists of the method's authors.",
     ),
     read=read,
     expected=Expected(

@@ -139,8 +139,9 @@ WEREWOLF_XL = Card(
     labels=LabelSpec(dimensions=dict.fromkeys(DIMENSIONS, (LOWEST, HIGHEST))),
     folds=FOLDS,
     fold_rule=(
-        "by session (game), the first number of a clip's name: sessions 1-6 are fold1, 7-12 fold2, ... 25-30 fold5. "
-        "Sessions are apart, people are not: 129 people played in 30 games of nine seats, so many are in several folds"
+        "by session (game), the first number of a clip's name: sessions 1-6 are fold1, 7-12 fold2, 13-18 fold3, 19-24 "
+        "fold4, 25-30 fold5. Sessions are apart, people are not: 129 people played in 30 games of nine seats, so many "
+        "are in several folds"
     ),
     metrics=("ccc_valence", "ccc_arousal", "ccc_dominance", "pcc_valence", "pcc_arousal", "pcc_dominance"),
     obtain=(
@@ -154,8 +155,14 @@ WEREWOLF_XL = Card(
         "14,632 clips of speakers, columns Round and Times_1 to Times_7 of the participation log, names such as "
         "01_01_128 with session and seat, folders such as 01_01_128_aligned (code and notebook output of Xinda-Wu/"
         "Werewolf-XL-Baseline)",
-        "folds: 30 sessions, 6 a fold, in order (lists in sunlicai/HiCMAE: 14,457 clips; 3346, 2747, 3066, 3527, "
-        "1771). The first number is the session, not a player: seats 01 to 09 occur under each",
+        "folds: first numbers 01-06, 07-12, 13-18, 19-24, 25-30 (lists in sunlicai/HiCMAE: 14,457 clips; 3346, 2747, "
+        "3066, 3527, 1771)",
+        "the first number is the session and not a player: the corpus authors' own notebook for splitting takes the "
+        "session from it, the HiCMAE authors call these folds session-independent (SVFAP, section 4.3), and the corpus "
+        "has 129 people in 30 sessions",
+        "people are in several sessions and so in several folds: before training, that notebook removes the seats of "
+        "all who also sit in the test sessions (for test sessions 1 to 3 it prints 39 seats of sessions 4 to 22). The "
+        "published folds remove none. The corpus's own baseline has 10 folds of three sessions",
         "order of the three columns in the lists of sunlicai/HiCMAE: arousal, pleasure, dominance (three clips held "
         "against the notebooks); its dominance is of another set of annotators than the notebooks' column",
     ),

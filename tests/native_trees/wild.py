@@ -70,7 +70,7 @@ def build_mafw_frames(root: Path) -> Native:
 
 # DFEW ------------------------------------------------------------------------------------------------------------
 
-DFEW_LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
+DFEW_LABELS = ("happy", "sad", "neutral", "angry", "surprised", "disgust", "fearful")
 
 
 def build_dfew(root: Path) -> Native:
@@ -120,6 +120,7 @@ def build_mer2023(root: Path) -> Native:
         name, emotion, valence = f"sample_{i:08d}", MER_LABELS[i % 6], i / 4 - 2
         video = put(folder / f"{name}.avi")
         tables[split].append(f"{name},{emotion},{valence}")
+        emotion = "surprised" if emotion == "surprise" else emotion
         clips.append(_clip(name, video, split, {"emotion": emotion, "valence": valence}))
     put(train / "train" / "sample_00009000.avi")  # without a label
     write_lines(train / "train-label.csv", ["name,discrete,valence", *tables["train"]])
