@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hicmae.benchmarks import CARDS, card
+from hicmae.benchmarks import card
 from hicmae.benchmarks.card import Card, Native
 from hicmae.benchmarks.mafw import COMPOUND, SINGLE
 from tests import native_trees as wild
@@ -66,14 +66,6 @@ def test_a_tree_is_read_to_the_row(name: str, tmp_path: Path) -> None:
     assert native == expected
     for found in native.clips:
         card(name).labels.encode(found.clip.labels, clip_id=found.clip.clip_id)
-
-
-def test_splits_are_the_cards_folds(corpus: tuple[Card, Path, list[Row]]) -> None:
-    own, root, _ = corpus
-    splits = {found.clip.split for found in own.read(root).clips}
-    assert splits == ({f"fold{k + 1}" for k in range(own.folds)} if own.folds else {"train", "test"})
-    assert own.expected is not None
-    assert set(own.expected.splits) <= splits
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -148,25 +140,6 @@ def test_folders_of_figures_are_no_frames(corpus: tuple[Card, Path, list[Row]]) 
     for place in (root, (root / expected[0]["video"]).parent):
         put_frames(place / "figures")
     assert rows_of(own.read(root), root) == expected
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_card_is_whole(name: str) -> None:
-    own = card(name)
-    assert own.name == name
-    assert name in CARDS
-    assert all((own.title, own.fold_rule, own.obtain, own.layout, own.confirmed, own.unconfirmed, own.published))
-    if own.expected and own.expected.clips:
-        for counts in (own.expected.splits, *own.expected.classes.values()):
-            assert not counts or sum(counts.values()) == own.expected.clips
-        for column, counts in own.expected.classes.items():
-            assert tuple(counts) == own.labels.classes[column]
-    for published in own.published:
-        assert all(0 < value < 1 for value in published.scores.values())
-        assert set(published.scores) <= set(own.metrics)
-        assert not published.column or published.column in own.labels.classes
-        assert published.protocol
-    assert "{" not in own.layout
 
 
 # MAFW ------------------------------------------------------------------------------------------------------------
