@@ -311,6 +311,10 @@ def test_iemocap_reports_label_files_and_lines(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.compile(message, re.DOTALL)):
         card("iemocap").read(tmp_path)
 
+    labels.write_text("% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n")
+    with pytest.raises(ValueError, match=r"Ses02F_impro01.txt: no line of the form '\[6.29.*copy the file"):
+        card("iemocap").read(tmp_path)
+
     labels.unlink()
     with pytest.raises(FileNotFoundError, match=r"Ses02F_impro01.avi has no label file Ses02F_impro01.txt"):
         card("iemocap").read(tmp_path)
