@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from finetune.module import FinetuneModule
+from finetune.protocol import labelled
 from hicmae.data.splits import VAL
 from hicmae.figures.curves import draw_curves
 from hicmae.training.monitor import TrainingMonitor
@@ -34,11 +35,13 @@ class FollowValidation(Callback):
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         scores = pl_module.evaluations[VAL].scalars
-        drawn = {f"val/{name}": scores[name] for name in _DRAWN if name in scores}
+        protocol = trainer.datamodule.protocol  # type: ignore[attr-defined]
+        drawn = {f"{protocol.validation_name}/{name}": scores[name] for name in _DRAWN if name in scores}
         self.history.append({"step": float(trainer.global_step)} | drawn)
         if trainer.is_global_zero:
             shown = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            logger.info("after epoch %d, validation | %s", trainer.current_epoch + 1, shown)
+            what = labelled("validation", protocol.label)
+            logger.info("after epoch %d, %s | %s", trainer.current_epoch + 1, what, shown)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -50,5 +53,5 @@ class FollowValidation(Callback):
                     monitor.history,
                     root / "figures" / "learning_curves.png",
                     validation=self.history,
-                    title=f"fine-tuning, {root.name}",
+                    title=labelled(f"fine-tuning, {root.name}", trainer.datamodule.protocol.label),  # type: ignore[attr-defined]
                 )

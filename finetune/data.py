@@ -6,13 +6,16 @@ import logging
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
+from finetune.grouping import check_groups
+from finetune.protocol import PAPER_PROTOCOL, Protocol
 from hicmae.backbone import MODALITIES, Modality
 from hicmae.config import InputSpec
-from hicmae.data.augment import RecognitionDraws
+from hicmae.data.augment import RecognitionAugment, RecognitionDraws, Withheld
 from hicmae.data.cache_settings import CacheSettings
 from hicmae.data.epoch import EpochOrder, OrderSettings
 from hicmae.data.evaluation import EvaluationLoader
@@ -20,8 +23,8 @@ from hicmae.data.labels import LabelSpec
 from hicmae.data.loader import LoaderSettings
 from hicmae.data.pixels import Pixels
 from hicmae.data.shard_source import ShardSource
-from hicmae.data.source import ClipSource, ManifestSource, select_split
-from hicmae.data.splits import TEST, TRAIN, VAL, Splits, split_source
+from hicmae.data.source import ClipSource, ManifestSource
+from hicmae.data.splits import TEST, TRAIN, VAL, Splits, content_digest, keep_classes, part_for_test, split_source
 from hicmae.data.stream import TrainStream
 from hicmae.media.decode import Decoder
 
@@ -29,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class FinetuneData(pl.LightningDataModule):
-    """Labelled clips for training, validation and test, by the manifest's ``split`` column (train, val, test).
+    """Labelled clips for training, validation and test, by the manifest's ``split`` (train, val, test, or foldN).
 
     Args:
         spec: the model's input (linked to the model by the command line).
@@ -37,15 +40,21 @@ class FinetuneData(pl.LightningDataModule):
         modalities: what the model is given (linked to the model by the command line).
         shards: folders made by ``hicmae shards write`` or their URLs (http, https, s3); several are taken together.
         manifest: instead of shards, a manifest whose files are read as they are.
+        test_fold: which of the folds (splits fold1, fold2, ...) is the test; the others are for training.
+        paper_protocol: choose the best epoch on the test clips, as the paper's authors do; every number is labelled so.
+        drop_other_classes: leave out clips of classes that are not learnt, counted; otherwise they are an error.
+        average_over: label column whose clips share one prediction, the mean of theirs; empty: each has its own.
         batch_size: clips per device and step.
         num_workers: decoding processes per device; 0 decodes in the training process.
         seed: decides order, windows, crops, flips, mixing, drop path, and which speakers are chosen.
         shuffle_shards: shards whose clips are mixed with one another.
+        augmentation: what is done to training clips beside window, crop and flip.
         val_fraction: share of the training speakers that become validation where the data has no split ``val``.
         max_train_subjects: train on so many speakers only, for experiments with few labels; empty: on all.
         allow_shared_subjects: accept speakers that occur in two of train, val and test.
         val_segments: windows per clip whose outputs are averaged in validation.
         test_segments: windows per clip whose outputs are averaged in the test.
+        test_without: video or audio: withhold it from all clips of the test, as if they lacked it; empty: nothing.
         decoder: auto, pyav or decord.
         pixels: how frames are shipped: rgb, yuv (half of the bytes; for shards of h264 at the model's size), or auto.
         max_skip_fraction: share of clips that may be undecodable before the job stops.
@@ -62,15 +71,21 @@ class FinetuneData(pl.LightningDataModule):
         modalities: tuple[Modality, ...] = MODALITIES,
         shards: list[str] | None = None,
         manifest: Path | None = None,
+        test_fold: int | None = None,
+        paper_protocol: bool = False,
+        drop_other_classes: bool = False,
+        average_over: str | None = None,
         batch_size: int = 56,
         num_workers: int = 8,
         seed: int = 0,
         shuffle_shards: int = 8,
+        augmentation: RecognitionAugment = RecognitionAugment(),  # noqa: B008  frozen, and shown by --help
         val_fraction: float = 0.2,
         max_train_subjects: int | None = None,
         allow_shared_subjects: bool = False,
         val_segments: int = 1,
         test_segments: int = 2,
+        test_without: Withheld | None = None,
         decoder: Decoder = "auto",
         pixels: Pixels = "auto",
         max_skip_fraction: float = 0.05,
@@ -82,6 +97,11 @@ class FinetuneData(pl.LightningDataModule):
         super().__init__()
         if bool(shards) == bool(manifest):
             raise ValueError("give the labelled clips either as data.shards or as data.manifest, one of the two")
+        if len(modalities) == 1 and (augmentation.drop_video or augmentation.drop_audio or test_without):
+            raise ValueError(
+                f"model.modalities is {list(modalities)}, and nothing can be withheld of one: set "
+                "augmentation.drop_video and drop_audio to 0, and test_without to null"
+            )
         self.spec = spec
         self.labels = labels
         self.modalities = modalities
@@ -103,9 +123,16 @@ class FinetuneData(pl.LightningDataModule):
         self.val_fraction = val_fraction
         self.max_train_subjects = max_train_subjects
         self.allow_shared_subjects = allow_shared_subjects
+        self.augmentation = augmentation
         self.segments = {VAL: val_segments, TEST: test_segments}
-        cache = CacheSettings.of(cache_dir, cache_gb)
-        self.source: ClipSource = ShardSource(list(shards), cache) if shards else ManifestSource(manifest or "")
+        self.test_without = test_without
+        self.average_over = average_over
+        self.source = open_source(shards, manifest, CacheSettings.of(cache_dir, cache_gb))
+        self.protocol = Protocol(test_fold=test_fold, paper=paper_protocol, content=content_digest(self.source))
+        self.dropped: dict[str, dict[str, int]] = {}
+        """Clips left out for their class, by label column and class."""
+        if drop_other_classes:
+            self.source, self.dropped = keep_classes(self.source, labels)
         self.splits: Splits | None = None
         """Set when training starts."""
         self.train_loader: TrainStream | None = None
@@ -121,15 +148,22 @@ class FinetuneData(pl.LightningDataModule):
             return
         splits = split_source(
             self.source,
+            test_fold=self.protocol.test_fold,
+            paper_protocol=self.protocol.paper,
             val_fraction=self.val_fraction,
             seed=self.seed,
             max_train_subjects=self.max_train_subjects,
             allow_shared_subjects=self.allow_shared_subjects,
+            together=self.average_over,
         )
+        if self.protocol.paper:
+            logger.warning("%s; its scores are too high to be expected of new people", PAPER_PROTOCOL)
         for part, clips in ((TRAIN, splits.train), (VAL, splits.val), (TEST, splits.test)):
             if clips is not None:
                 self.labels.check(clips)
                 self._warn_of_absent_classes(part, clips)
+                if self.average_over is not None and part != TRAIN:
+                    check_groups(clips, self.labels, self.average_over)
         self.splits = splits
 
     def _warn_of_absent_classes(self, part: str, clips: ClipSource) -> None:
@@ -141,7 +175,8 @@ class FinetuneData(pl.LightningDataModule):
     def evaluation_source(self, part: str) -> ClipSource:
         """The clips of ``val`` or ``test``."""
         if self.splits is None:  # a test alone: nothing is trained, so nothing needs to be divided
-            return select_split(self.source, part)
+            assert part == TEST
+            return part_for_test(self.source, self.protocol.test_fold)
         clips = self.splits.val if part == VAL else self.splits.test
         assert clips is not None, "asked for a split that the data does not have"
         return clips
@@ -166,7 +201,7 @@ class FinetuneData(pl.LightningDataModule):
         self.train_loader = TrainStream(
             self.splits.train,
             spec=self.spec,
-            draws=RecognitionDraws(image_size=self.spec.image_size),
+            draws=RecognitionDraws(image_size=self.spec.image_size, augmentation=self.augmentation),
             labels=self.labels,
             loader=self.loader,
             order=self.order,
@@ -181,14 +216,35 @@ class FinetuneData(pl.LightningDataModule):
         """Every test clip and segment once."""
         return self._evaluation_loader(TEST)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Goes into checkpoints: what they must not be tested on, and how the best of them is chosen."""
+        return self.protocol.to_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to test what was trained on the test clips; a label of the numbers is handed on."""
+        self.take_origin(state_dict, "the checkpoint")
+
+    def take_origin(self, origin: dict[str, Any], what: str) -> None:
+        """Take note of the protocol under which the weights to be tested were chosen.
+
+        Raises:
+            ValueError: they were trained on the test clips.
+        """
+        self.protocol.check_origin(origin, what)
+        self.protocol = replace(self.protocol, paper=self.protocol.paper or bool(origin["paper"]))
+
     def _evaluation_loader(self, part: str) -> EvaluationLoader:
         if part not in self._evaluation_loaders:  # kept, because its workers are
+            source = self.evaluation_source(part)
+            if self.splits is None and self.average_over is not None:
+                check_groups(source, self.labels, self.average_over)
             self._evaluation_loaders[part] = EvaluationLoader(
-                self.evaluation_source(part),
+                source,
                 spec=self.spec,
                 segments=self.segments[part],
                 labels=self.labels,
                 loader=self.loader,
+                withheld=self.test_without if part == TEST else None,
             )
         return self._evaluation_loaders[part]
 
@@ -197,3 +253,8 @@ class FinetuneData(pl.LightningDataModule):
         for loader in (self.train_loader, *self._evaluation_loaders.values()):
             if loader is not None:
                 loader.close()
+
+
+def open_source(shards: list[str] | None, manifest: Path | None, cache: CacheSettings | None) -> ClipSource:
+    """The labelled clips; one of the two is given."""
+    return ShardSource(list(shards), cache) if shards else ManifestSource(manifest or "")

@@ -17,8 +17,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from finetune.data import FinetuneData
 from finetune.evaluation import Evaluation
 from finetune.module import FinetuneModule
+from finetune.protocol import Protocol, labelled
+from finetune.run_report import run_report
 from hicmae.checkpoint import save_export
-from hicmae.data.splits import TEST, VAL
+from hicmae.data.splits import TEST, VAL, subjects_of
 from hicmae.figures.confusion import draw_confusion
 from hicmae.figures.scatter import draw_scatter
 from hicmae.training.provenance import run_provenance
@@ -42,8 +44,10 @@ class Scored:
     """By split: val, test."""
 
 
-def finish_training(trainer: Trainer, module: FinetuneModule, data: FinetuneData, *, test: bool) -> None:
-    """Write ``metrics.json``, ``predictions.parquet``, figures and ``export/`` into the run directory.
+def finish_training(
+    trainer: Trainer, module: FinetuneModule, data: FinetuneData, *, test: bool, benchmark: str | None = None
+) -> None:
+    """Write ``metrics.json``, ``report.md``, ``predictions.parquet``, figures and ``export/`` into the run directory.
 
     The best checkpoint is the one with the highest validation score; it is exported. Without one (training ended
     before its first validation) the last one is. ``test=False`` leaves the test split alone.
@@ -67,80 +71,120 @@ def finish_training(trainer: Trainer, module: FinetuneModule, data: FinetuneData
     chosen = scored[0]
     module.load_state_dict(torch.load(chosen.path, map_location="cpu", weights_only=True)["state_dict"])
     about = {
-        "selected_on": f"{module.monitored} (highest)" if chosen.name == BEST else "nothing: there is only the last",
-        "validation": "carved from the training speakers" if data.splits.val_is_carved else "the data's own split",
+        "selected_on": _selected_on(trainer) if chosen.name == BEST else "nothing: there is only the last",
+        "validation": _validation(data),
         "splits": data.splits.summary(),
-        **_about(module, data),
+        **_about(module, data, benchmark),
         "seed": data.seed,
     }
-    write_results(root, scored, module, about)
+    write_results(root, scored, data.protocol, about)
     provenance = run_provenance(
         trainer,
         job="finetune",
         data={"name": data.source.name, "splits": about["splits"]},
         metrics={
-            f"{part}/{name}": value
+            labelled(f"{part}/{name}", data.protocol.label): value
             for part, evaluation in chosen.evaluations.items()
             for name, value in evaluation.scalars.items()
             if not math.isnan(value)
         },
     )
-    provenance |= {"init": about["init"], "checkpoint": f"{chosen.name}, after {chosen.step} steps"}
+    provenance |= {
+        "init": about["init"],
+        "checkpoint": labelled(f"{chosen.name}, after {chosen.step} steps", data.protocol.label),
+        "protocol": data.protocol.to_dict(),
+    }
     export = save_export(export_directory(root), module.model, spec=module.spec, provenance=provenance)
     logger.info("exported the recogniser (%s checkpoint) to %s", chosen.name, export)
 
 
-def finish_test(trainer: Trainer, module: FinetuneModule, data: FinetuneData, *, checkpoint: Path) -> None:
+def finish_test(
+    trainer: Trainer, module: FinetuneModule, data: FinetuneData, *, checkpoint: Path, benchmark: str | None = None
+) -> None:
     """Write the same files for a test alone, into ``test/`` of the run directory."""
     data.close()
     if not trainer.is_global_zero:
         return
     scored = Scored(name="tested", path=checkpoint, step=None, evaluations={TEST: module.evaluations[TEST]})
-    write_results(run_directory(trainer) / TEST, [scored], module, _about(module, data))
+    write_results(run_directory(trainer) / TEST, [scored], data.protocol, _about(module, data, benchmark))
 
 
-def write_results(root: Path, scored: list[Scored], module: FinetuneModule, about: dict[str, Any]) -> None:
-    """Write ``metrics.json``, ``predictions.parquet`` and figures (of the test; of the validation, where there is no
-    test) of some checkpoints below ``root``."""
+def write_results(root: Path, scored: list[Scored], protocol: Protocol, about: dict[str, Any]) -> None:
+    """Write ``metrics.json``, ``report.md``, ``predictions.parquet`` and figures (of the test; of the validation, where
+    there is no test) of some checkpoints below ``root``."""
     root.mkdir(parents=True, exist_ok=True)
     checkpoints = {
         one.name: {"path": str(one.path), "step": one.step}
-        | {part: evaluation.to_dict() for part, evaluation in one.evaluations.items()}
+        | {part: _scores(part, evaluation, protocol) for part, evaluation in one.evaluations.items()}
         for one in scored
     }
-    _replace(root / "metrics.json", json.dumps({"about": about, **checkpoints}, indent=2, allow_nan=False) + "\n")
+    content = {"about": about, **checkpoints}
+    shown_part = TEST if TEST in scored[0].evaluations else VAL
+    _replace(root / "metrics.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+    _replace(root / "report.md", run_report(content, shown_part))
     tables = []
     for one in scored:
         for part, evaluation in one.evaluations.items():
             table = evaluation.table.copy()
             table.insert(0, "checkpoint", one.name)
             table.insert(1, "split", part)
+            table.insert(2, "protocol", protocol.label)
             tables.append(table)
             shown = " ".join(f"{name} {value:.4f}" for name, value in evaluation.scalars.items())
-            logger.info("%s checkpoint, %s | %s", one.name, part, shown)
-        shown_part = TEST if TEST in one.evaluations else VAL
-        _draw(root / "figures", one.name, shown_part, one.evaluations[shown_part])
+            logger.info("%s checkpoint, %s | %s", one.name, labelled(part, protocol.label), shown)
+        _draw(root / "figures", one.name, shown_part, one.evaluations[shown_part], protocol.label)
     draft = root / ".predictions.parquet.draft"
     pd.concat(tables, ignore_index=True).to_parquet(draft, index=False)
     draft.replace(root / "predictions.parquet")
-    logger.info("wrote %s and predictions.parquet", root / "metrics.json")
+    logger.info("wrote %s, report.md and predictions.parquet", root / "metrics.json")
 
 
-def _about(module: FinetuneModule, data: FinetuneData) -> dict[str, Any]:
+def _scores(part: str, evaluation: Evaluation, protocol: Protocol) -> dict[str, Any]:
+    values = {"protocol": protocol.label} if protocol.label else {}
+    values |= evaluation.to_dict()
+    return values | ({"intervals": evaluation.intervals().to_dict()} if part == TEST else {})
+
+
+def _validation(data: FinetuneData) -> str:
+    assert data.splits is not None
+    if data.splits.val_is_test:
+        return data.protocol.label
+    if not data.splits.val_is_carved:
+        return "the data's own split"
+    return "carved from the training speakers" if subjects_of(data.splits.val) else "carved from the training clips"
+
+
+def _selected_on(trainer: Trainer) -> str:
+    best = _best(trainer)
+    assert best is not None
+    return f"{best.monitor} ({'highest' if best.mode == 'max' else 'lowest'})"
+
+
+def _about(module: FinetuneModule, data: FinetuneData, benchmark: str | None) -> dict[str, Any]:
     return {
+        "protocol": data.protocol.label,
+        "benchmark": benchmark,
         "data": data.source.name,
+        "test_fold": data.protocol.test_fold,
+        "other_classes_left_out": data.dropped,
         "init": str(module.init) if module.init else "random weights",
         "modalities": list(module.modalities),
+        "columns": list(module.labels.classes),
         "classes": list(module.targets.classes),
         "dimensions": list(module.targets.dimensions),
         "segments": dict(data.segments),
+        "test_without": data.test_without,
     }
 
 
 def _checkpoints(trainer: Trainer) -> dict[str, Path]:
-    best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
-    found = {BEST: Path(best)} if best else {}
+    best = _best(trainer)
+    found = {BEST: Path(best.best_model_path)} if best is not None and best.best_model_path else {}
     return found | {LAST: last_checkpoint(trainer)}
+
+
+def _best(trainer: Trainer) -> ModelCheckpoint | None:
+    return next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
 
 
 def _evaluate(trainer: Trainer, module: FinetuneModule, data: FinetuneData, parts: list[str]) -> dict[str, Evaluation]:
@@ -150,15 +194,16 @@ def _evaluate(trainer: Trainer, module: FinetuneModule, data: FinetuneData, part
     return {part: module.evaluations[part] for part in parts}
 
 
-def _draw(folder: Path, checkpoint: str, part: str, evaluation: Evaluation) -> None:
-    title = f"{checkpoint} checkpoint, {part}: "
+def _draw(folder: Path, checkpoint: str, part: str, evaluation: Evaluation, label: str) -> None:
+    title = f"{label}\n" if label else ""
+    title += f"{checkpoint} checkpoint, {part}: "
     scores = evaluation.scalars
     if evaluation.categorical is not None:
         draw_confusion(
             evaluation.categorical.confusion,
             evaluation.classes,
             folder / f"confusion_{part}_{checkpoint}.png",
-            title=f"{title}UAR {scores['uar']:.1%}, WAR {scores['war']:.1%}, {len(evaluation.table)} clips",
+            title=f"{title}UAR {scores['uar']:.1%}, WAR {scores['war']:.1%}, {evaluation.rows}",
         )
     if evaluation.dimensional:
         table = evaluation.table
@@ -168,7 +213,7 @@ def _draw(folder: Path, checkpoint: str, part: str, evaluation: Evaluation) -> N
                 for name in evaluation.dimensional
             },
             folder / f"scatter_{part}_{checkpoint}.png",
-            title=f"{title}CCC {scores['ccc']:.3f}, {len(table)} clips",
+            title=f"{title}CCC {scores['ccc']:.3f}, {evaluation.rows}",
         )
 
 

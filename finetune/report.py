@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.protocol import labelled
+
 _SCORES = {"uar": "UAR", "war": "WAR", "macro_f1": "macro F1", "ccc": "CCC"}
 
 
@@ -33,6 +35,8 @@ class RunResult:
     """Test scores of the checkpoint that was best on validation."""
     last: dict[str, float]
     """Test scores of the last checkpoint."""
+    intervals: dict[str, tuple[float, float]]
+    """Bounds of ``best``, where there are any."""
 
 
 def read_run(folder: Path) -> RunResult:
@@ -51,14 +55,16 @@ def read_run(folder: Path) -> RunResult:
     if last is None:
         raise ValueError(f"{path} has no test scores; run python -m finetune test, or fit with --test_after_fit true")
     best = content.get("best", content.get("last", content.get("tested", {})))["test"]
+    intervals = best.get("intervals", {})
     return RunResult(
-        name=folder.name,
+        name=labelled(folder.name, about.get("protocol", "")),
         modalities=" + ".join(about["modalities"]),
         init=about["init"],
         classes=len(about["classes"]),
         clips=last["clips"],
         best=_scores(best),
         last=_scores(last),
+        intervals={name: (bounds[0], bounds[1]) for name, bounds in intervals.items() if isinstance(bounds, list)},
     )
 
 
@@ -74,14 +80,22 @@ def to_markdown(runs: Sequence[RunResult], note: str = "") -> str:
     lines = ["| run | modalities | start | " + " | ".join(map(_title, names)) + " |"]
     lines.append("|" + "---|" * (3 + len(names)))
     for run in runs:
-        cells = [f"{run.best[n]:.3f} ({run.last[n]:.3f})" if n in run.last else "-" for n in names]
+        cells = [_cell(run, name) if name in run.last else "-" for name in names]
         lines.append(f"| {run.name} | {run.modalities} | {run.init} | " + " | ".join(cells) + " |")
     chance = f" Guessing gives a UAR of {1 / runs[0].classes:.3f} and a CCC of 0." if runs[0].classes else ""
     lines += [
         "",
         f"Test scores on {runs[0].clips} clips: the checkpoint best on validation (the last checkpoint).{chance}",
     ]
+    if any(run.intervals for run in runs):
+        lines.append("In square brackets: 95% bootstrap intervals over the test speakers, or clips without a speaker.")
     return "\n".join([*lines, *([note] if note else [])]) + "\n"
+
+
+def _cell(run: RunResult, name: str) -> str:
+    bounds = run.intervals.get(name)
+    interval = f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""
+    return f"{run.best[name]:.3f}{interval} ({run.last[name]:.3f})"
 
 
 def draw(runs: Sequence[RunResult], path: Path, title: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch import Tensor
 from hicmae.checkpoint import check_same_architecture, read_backbone, read_export
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.heads import Targets
+
+logger = logging.getLogger(__name__)
 
 _DEFAULT_PRESET = "base"
 
@@ -73,3 +76,17 @@ def check_same_task(
 def is_recognizer(init: Path | None) -> bool:
     """Whether ``init`` is an exported folder that holds a head too."""
     return init is not None and init.is_dir() and read_export(init).kind == "recognizer"
+
+
+def describe_head(init: Path | None, expected: Targets) -> None:
+    """Say that the head of an exported recogniser is not taken by a training, and what it and the new one predict."""
+    if not is_recognizer(init):
+        return
+    assert init is not None
+    found = read_export(init).targets
+    assert found is not None
+    theirs, ours = ([*targets.classes, *targets.dimensions] for targets in (found, expected))
+    logger.info(
+        "%s is a recogniser of %s: its backbone is taken, and the head for %s is made anew",
+        init, theirs, "the same" if theirs == ours else ours,
+    )  # fmt: skip

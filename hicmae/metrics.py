@@ -5,20 +5,28 @@ batch scores are other numbers, and the predictions are gathered anyway, to be w
 used because its macro averages count classes that only occur among the predictions, and because its CCC takes
 unbiased variances where Lin (1989) does not. Tests hold these functions against scikit-learn and scipy.
 
+The formulas are functions of counts and of moments, over any number of leading axes: ``hicmae/bootstrap.py`` gives
+them thousands of resampled confusion matrices at once.
+
 Shapes: N clips, C classes.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 logger = logging.getLogger(__name__)
+
+CATEGORICAL = ("uar", "war", "macro_f1", "weighted_f1")
+"""Scores of classes, one number each."""
+DIMENSIONAL = ("ccc", "pcc", "mae", "rmse")
+"""Scores of a continuous target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,24 +86,42 @@ def categorical_scores(target: ArrayLike, predicted: ArrayLike, classes: Sequenc
         ValueError: no clips, lengths that differ, or numbers that are no class.
     """
     confusion = confusion_matrix(target, predicted, len(classes))
-    support, called, right = confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal()
-    present = support > 0
+    present = confusion.sum(axis=1) > 0
     absent = tuple(name for name, there in zip(classes, present, strict=True) if not there)
     if absent:
         logger.warning("no clip of class %s: means are over the other %d classes", ", ".join(absent), present.sum())
-    with np.errstate(invalid="ignore"):
-        recall = np.where(present, right / support, np.nan)
-        f1 = np.where(present, 2 * right / (support + called), np.nan)
+    scores = confusion_scores(confusion)
     return CategoricalScores(
-        uar=float(recall[present].mean()),
-        war=float(right.sum() / support.sum()),
-        macro_f1=float(f1[present].mean()),
-        weighted_f1=float((f1[present] * support[present]).sum() / support.sum()),
-        recall=tuple(recall.tolist()),
-        f1=tuple(f1.tolist()),
+        **{name: float(scores[name]) for name in CATEGORICAL},
+        recall=tuple(scores["recall"].tolist()),
+        f1=tuple(scores["f1"].tolist()),
         confusion=confusion,
         absent=absent,
     )
+
+
+def confusion_scores(confusion: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Scores of confusion matrices, counts (..., C, C).
+
+    Returns:
+        The four of ``CATEGORICAL``, (...), NaN for a matrix without clips; ``recall`` and ``f1``, (..., C), NaN for a
+        class without clips.
+    """
+    support, called = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    right = confusion.diagonal(axis1=-2, axis2=-1)
+    present = support > 0
+    clips, classes = support.sum(axis=-1), present.sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = np.where(present, right / support, np.nan)
+        f1 = np.where(present, 2 * right / (support + called), np.nan)
+        return {
+            "uar": np.where(present, recall, 0).sum(axis=-1) / classes,
+            "war": right.sum(axis=-1) / clips,
+            "macro_f1": np.where(present, f1, 0).sum(axis=-1) / classes,
+            "weighted_f1": np.where(present, f1 * support, 0).sum(axis=-1) / clips,
+            "recall": recall,
+            "f1": f1,
+        }
 
 
 def dimensional_scores(target: ArrayLike, predicted: ArrayLike) -> DimensionalScores:
@@ -112,15 +138,37 @@ def dimensional_scores(target: ArrayLike, predicted: ArrayLike) -> DimensionalSc
     var_true = 0.0 if constant_true else float(np.square(true - mean_true).mean())
     var_guess = 0.0 if constant_guess else float(np.square(guess - mean_guess).mean())
     covariance = 0.0 if constant_true or constant_guess else float(((true - mean_true) * (guess - mean_guess)).mean())
-    spread = var_true + var_guess + float(mean_true - mean_guess) ** 2
-    variances = math.sqrt(var_true) * math.sqrt(var_guess)
     error = guess - true
-    return DimensionalScores(
-        ccc=2 * covariance / spread if spread else math.nan,
-        pcc=covariance / variances if variances else math.nan,
+    scores = moment_scores(
+        var_true=var_true,
+        var_guess=var_guess,
+        covariance=covariance,
+        bias=float(mean_guess - mean_true),
         mae=float(np.abs(error).mean()),
-        rmse=float(np.sqrt(np.square(error).mean())),
+        mse=float(np.square(error).mean()),
     )
+    return DimensionalScores(**{name: float(scores[name]) for name in DIMENSIONAL})
+
+
+def moment_scores(
+    *,
+    var_true: ArrayLike,
+    var_guess: ArrayLike,
+    covariance: ArrayLike,
+    bias: ArrayLike,
+    mae: ArrayLike,
+    mse: ArrayLike,
+) -> dict[str, NDArray[np.float64]]:
+    """The scores of ``DIMENSIONAL`` from moments over N, (...) each; ``bias`` is the mean of predicted - true."""
+    spread = np.asarray(var_true) + np.asarray(var_guess) + np.square(bias)
+    deviations = np.sqrt(var_true) * np.sqrt(var_guess)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "ccc": np.where(spread > 0, 2 * np.asarray(covariance) / spread, np.nan),
+            "pcc": np.where(deviations > 0, covariance / deviations, np.nan),
+            "mae": np.asarray(mae, dtype=np.float64),
+            "rmse": np.sqrt(mse),
+        }
 
 
 def _check_lengths(target: NDArray[np.generic], predicted: NDArray[np.generic]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from hicmae.metrics import categorical_scores, confusion_matrix, dimensional_scores
+from hicmae.metrics import CATEGORICAL, categorical_scores, confusion_matrix, confusion_scores, dimensional_scores
 
 NAMES = ("angry", "happy", "neutral", "sad", "calm")
 
@@ -26,6 +26,7 @@ def test_categories_equal_scikit_learn(seed: int) -> None:
     assert ours.macro_f1 == pytest.approx(sk.f1_score(target, predicted, average="macro"), abs=1e-12)
     assert ours.weighted_f1 == pytest.approx(sk.f1_score(target, predicted, average="weighted"), abs=1e-12)
     np.testing.assert_allclose(ours.recall, sk.recall_score(target, predicted, average=None), atol=1e-12)
+    np.testing.assert_allclose(ours.f1, sk.f1_score(target, predicted, average=None), atol=1e-12)
     np.testing.assert_array_equal(ours.confusion, sk.confusion_matrix(target, predicted, labels=range(5)))
 
 
@@ -41,6 +42,23 @@ def test_absent_classes_are_left_out_of_means_and_named(caplog: pytest.LogCaptur
     assert ours.macro_f1 == pytest.approx(sk.f1_score(target, predicted, labels=present, average="macro"))
     assert ours.weighted_f1 == pytest.approx(sk.f1_score(target, predicted, average="weighted", zero_division=0))
     assert [math.isnan(value) for value in ours.recall] == [False, False, True, False, True]
+    assert [math.isnan(value) for value in ours.f1] == [False, False, True, False, True]
+    each = sk.f1_score(target, predicted, labels=present, average=None)
+    np.testing.assert_allclose([ours.f1[i] for i in present], each)
+    assert ours.war == sk.accuracy_score(target, predicted)
+
+
+def test_many_confusion_matrices_at_once_score_as_each_alone() -> None:
+    rng = np.random.default_rng(0)
+    confusions = rng.integers(0, 6, (2, 3, 5, 5))
+    confusions[1, 2, 3] = 0  # no clip of a class
+    together = confusion_scores(confusions)
+    for place in np.ndindex(2, 3):
+        target, predicted = (np.repeat(axis, confusions[place].ravel()) for axis in np.indices((5, 5)).reshape(2, -1))
+        alone = categorical_scores(target, predicted, NAMES)
+        for name in (*CATEGORICAL, "recall", "f1"):
+            np.testing.assert_allclose(together[name][place], getattr(alone, name), rtol=1e-14)
+    assert np.isnan(confusion_scores(np.zeros((5, 5)))["uar"])
 
 
 def test_every_class_wrong_scores_zero() -> None:

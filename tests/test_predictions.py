@@ -18,12 +18,14 @@ UNREADABLE = ((2, 1), (5, 0), (5, 1))  # (clip, segment): one of two, and both
 RANKS = 2
 
 
-def evaluate(batch_size: int, *, rank: int = 0, ranks: int = 1) -> ClipOutputs:
-    """As an ``EvaluationLoader`` hands out batches: contiguous shares, the last ones filled up."""
+def evaluate(batch_size: int, *, rank: int = 0, ranks: int = 1, repeat: bool = False) -> ClipOutputs:
+    """As an ``EvaluationLoader`` hands out batches: contiguous shares, the last ones filled up, with rows that do not
+    count or, to ``repeat``, with the first rows again, as a sampler that makes shares even does."""
     items = [(clip, segment) for clip in range(CLIPS) for segment in range(SEGMENTS)]
     batches = -(-len(items) // (ranks * batch_size))
     share = items[rank * batches * batch_size : (rank + 1) * batches * batch_size]
-    share += [(-1, 0)] * (batches * batch_size - len(share))
+    missing = batches * batch_size - len(share)
+    share += (items * missing)[:missing] if repeat else [(-1, 0)] * missing
     values = torch.randn(CLIPS * SEGMENTS, OUTPUTS, generator=torch.Generator().manual_seed(0))
     collected = SegmentOutputs()
     for start in range(0, len(share), batch_size):
@@ -84,6 +86,8 @@ def work(rank: int, folder: str) -> None:
     for batch_size in (1, 3, 4):  # with 4, one process has 8 rows and the other 6
         result = evaluate(batch_size, rank=rank, ranks=RANKS)
         np.savez(Path(folder) / f"{rank}-{batch_size}.npz", **vars(result))
+        repeated = evaluate(batch_size, rank=rank, ranks=RANKS, repeat=True)
+        np.savez(Path(folder) / f"{rank}-{batch_size}-repeated.npz", **vars(repeated))
     dist.barrier()
     dist.destroy_process_group()
 
@@ -91,6 +95,7 @@ def work(rank: int, folder: str) -> None:
 def test_two_processes_with_uneven_shares_equal_one(tmp_path: Path) -> None:
     mp.start_processes(work, args=(str(tmp_path),), nprocs=RANKS, start_method="spawn")
     for rank in range(RANKS):
-        for batch_size in (1, 3, 4):
-            with np.load(tmp_path / f"{rank}-{batch_size}.npz") as found:
+        for path in tmp_path.glob(f"{rank}-*.npz"):
+            with np.load(path) as found:
                 assert_same(ClipOutputs(**found), evaluate(4))
+    assert len(list(tmp_path.glob("*.npz"))) == RANKS * 3 * 2

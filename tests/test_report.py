@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from finetune.protocol import PAPER_PROTOCOL
 from finetune.report import main
 
 
@@ -18,6 +19,20 @@ def write_run(folder, name, uar, arousal, *, tested=True):
     (folder / name).mkdir()
     (folder / name / "metrics.json").write_text(json.dumps(content))
     return str(folder / name)
+
+
+def test_intervals_and_protocol_are_shown(tmp_path, capsys):
+    run = write_run(tmp_path, "paper", 0.5, 0.7)
+    path = tmp_path / "paper" / "metrics.json"
+    content = json.loads(path.read_text())
+    content["about"]["protocol"] = PAPER_PROTOCOL
+    content["best"]["test"]["intervals"] = {"level": 0.95, "over": "subjects", "uar": [0.41, 0.6], "war": None}
+    path.write_text(json.dumps(content))
+    assert main([run, "--out", str(tmp_path / "out")]) == 0
+    table = capsys.readouterr().out
+    assert f"| paper [{PAPER_PROTOCOL}] |" in table
+    assert "| 0.500 [0.410, 0.600] (0.400) | 0.500 (0.500) |" in table
+    assert "95% bootstrap intervals" in table
 
 
 def test_table_and_figure(tmp_path, capsys):

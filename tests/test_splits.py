@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import Clip, Manifest
 from hicmae.data.source import ClipSource, ManifestSource
-from hicmae.data.splits import Splits, split_source, subjects_of
+from hicmae.data.splits import Splits, folds_of, keep_classes, part_for_test, split_source, subjects_of
 
 
 def source(*rows: tuple[str, str, int]) -> ManifestSource:
@@ -125,3 +126,121 @@ def test_few_speakers_are_nested_and_leave_validation_alone() -> None:
 def test_what_cannot_be_divided(rows: list[tuple[str, str, int]], settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         split_source(source(*rows), **settings)
+
+
+# ---------------------------------------------------------------- folds
+
+
+def folded(*more: tuple[str, str, int], folds: Iterable[int] = (1, 2, 3)) -> ManifestSource:
+    """Three speakers of two clips in each fold."""
+    return source(*((f"f{fold}s{i}", f"fold{fold}", 2) for fold in folds for i in range(3)), *more)
+
+
+def test_one_fold_is_the_test_and_the_others_are_for_training() -> None:
+    splits = split_source(folded(), test_fold=2, val_fraction=0.34)
+    assert subjects_of(splits.test) == {"f2s0", "f2s1", "f2s2"}  # type: ignore[arg-type]
+    assert len(subjects_of(splits.val)) == 2
+    assert subjects_of(splits.train) | subjects_of(splits.val) == {f"f{fold}s{i}" for fold in (1, 3) for i in range(3)}
+    assert not subjects_of(splits.train) & subjects_of(splits.val)
+    assert ids(part_for_test(folded(), test_fold=2)) == ids(splits.test)
+    assert folds_of(folded(folds=range(1, 12))) == tuple(range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("rows", "fold", "message"),
+    [
+        (folded(), None, "folds 1, 2, 3: say which is the test with data.test_fold, or run .*python -m finetune folds"),
+        (folded(), 4, "no fold 4; the folds are 1, 2, 3"),
+        (folded(("x", "train", 2)), 1, r"splits train and folds \(1, 2, 3\) as well"),
+        (folded(folds=(1, 2, 4)), 1, "numbers 1, 2, 4; expected"),
+        (folded(folds=(1,)), 1, "numbers 1; expected at least two"),
+        (source(("x", "train", 2), ("y", "test", 2)), 1, "test_fold=1, but no clip .*'test', 'train'"),
+        (folded(("f2s0", "fold1", 1)), 1, "train and test share 'f2s0'"),
+    ],
+)
+def test_folds_that_cannot_be_used(rows: ManifestSource, fold: int | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        split_source(rows, test_fold=fold)
+
+
+def test_a_speaker_of_two_training_folds_is_on_one_side_of_the_validation() -> None:
+    rows = folded(("eve", "fold1", 1), ("eve", "fold2", 1))
+    for seed in range(4):
+        splits = split_source(rows, test_fold=3, seed=seed)
+        assert not subjects_of(splits.train) & subjects_of(splits.val)
+
+
+def test_a_test_alone_names_its_fold_too() -> None:
+    for fold in (None, 4):
+        with pytest.raises(ValueError, match=r"folds.* 1, 2, 3"):
+            part_for_test(folded(), test_fold=fold)
+    assert ids(part_for_test(source(("y", "test", 2)), test_fold=None)) == {"test-y-0-0", "test-y-1-0"}
+
+
+# ---------------------------------------------------------------- the paper's protocol
+
+
+@pytest.mark.parametrize(
+    ("rows", "fold", "train", "test"),
+    [
+        (folded(), 1, {f"f{fold}s{i}" for fold in (2, 3) for i in range(3)}, {"f1s0", "f1s1", "f1s2"}),
+        (source(("a", "train", 2), ("b", "val", 2), ("c", "test", 2)), None, {"a", "b"}, {"c"}),
+        (source(("a", "train", 2), ("c", "test", 2)), None, {"a"}, {"c"}),
+    ],
+)
+def test_the_papers_protocol_validates_on_the_test(
+    rows: ManifestSource, fold: int | None, train: set[str], test: set[str]
+) -> None:
+    splits = split_source(rows, test_fold=fold, paper_protocol=True)
+    assert splits.val_is_test
+    assert not splits.val_is_carved
+    assert subjects_of(splits.train) == train
+    assert ids(splits.val) == ids(splits.test)
+    assert subjects_of(splits.val) == test
+
+
+def test_the_papers_protocol_needs_a_test() -> None:
+    with pytest.raises(ValueError, match="no clip has the split 'test'"):
+        split_source(source(("a", "train", 2)), paper_protocol=True)
+
+
+# ---------------------------------------------------------------- what is carved, what is left out
+
+
+def labelled(**emotions: tuple[str, ...]) -> ManifestSource:
+    """Clips without a subject, by split."""
+    clips = []
+    for split, names in emotions.items():
+        for i, name in enumerate(names):
+            labels: dict[str, str | float] = {"emotion": name, "label:task": f"t{i // 3}"}
+            clips.append(Clip(clip_id=f"{split}{i}", video=Path("x.mp4"), split=split, labels=labels))
+    return ManifestSource(Manifest(path=Path("manifest.csv"), clips=tuple(clips)))
+
+
+def test_clips_that_share_a_prediction_are_not_torn_apart() -> None:
+    rows = labelled(train=("a",) * 12)
+    splits = split_source(rows, val_fraction=0.25, together="label:task")
+    tasks = [{part.info(n).labels["label:task"] for n in range(len(part))} for part in (splits.train, splits.val)]
+    assert [len(names) for names in tasks] == [3, 1]
+    assert not tasks[0] & tasks[1]
+    assert len(split_source(rows, val_fraction=0.25).val) == 3  # clip by clip
+
+
+def test_other_classes_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    rows = labelled(train=("a", "b", "c", "c", "d"), test=("a", "c"))
+    labels = LabelSpec(classes={"emotion": ("a", "b")})
+    kept, dropped = keep_classes(rows, labels)
+    assert ids(kept) == {"train0", "train1", "test0"}
+    assert dropped == {"emotion": {"c": 3, "d": 1}}
+    assert "emotion: c 3, d 1" in caplog.text
+    assert keep_classes(kept, labels) == (kept, {})
+    with pytest.raises(
+        ValueError, match=r"no clip has one of the classes \['x', 'y'\].* there are: a 2, b 1, c 3, d 1"
+    ):
+        keep_classes(rows, LabelSpec(classes={"emotion": ("x", "y")}))
+
+
+def test_a_missing_label_is_not_another_class() -> None:
+    rows = labelled(train=("a", "b"))
+    kept, dropped = keep_classes(rows, LabelSpec(classes={"label:mood": ("a", "b")}))
+    assert (len(kept), dropped) == (2, {})

@@ -1,21 +1,27 @@
 """Training, validation and test clips of a corpus, with no speaker in two of them.
 
-The test clips are those that the manifest calls ``test``. Where it has no ``val`` split, a validation part is carved
-out of ``train`` by speaker: what is chosen on the test clips, or on speakers heard in training, is not a result.
+The test clips are those that the manifest calls ``test``, or one of its folds, the splits ``fold1``, ``fold2``, ...,
+of which the others are then for training. Where there is no ``val`` split, a validation part is carved out of the
+training clips by speaker: what is chosen on the test clips, or on speakers heard in training, is not a result.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hicmae.data.labels import LabelSpec
 from hicmae.data.order import generator
-from hicmae.data.source import ClipInfo, ClipSource, SubsetSource, select_split
+from hicmae.data.source import ClipInfo, ClipSource, SubsetSource, digest_of, select_split
 
 logger = logging.getLogger(__name__)
 
 TRAIN, VAL, TEST = "train", "val", "test"
+_FOLD = re.compile(r"fold([1-9][0-9]*)")
 _SHOWN = 10
 
 
@@ -29,6 +35,9 @@ class Splits:
     """``None`` where the manifest has no test split."""
     val_is_carved: bool
     """The validation part was carved out of the training clips; the manifest has none."""
+    val_is_test: bool = False
+    """The paper's protocol: the validation part is the test part, and what is chosen on it is no result for new
+    people."""
 
     def summary(self) -> dict[str, dict[str, int]]:
         """Clips and speakers of each part."""
@@ -43,43 +52,133 @@ class Splits:
 def split_source(
     source: ClipSource,
     *,
+    test_fold: int | None = None,
+    paper_protocol: bool = False,
     val_fraction: float = 0.2,
     seed: int = 0,
     max_train_subjects: int | None = None,
     allow_shared_subjects: bool = False,
+    together: str | None = None,
 ) -> Splits:
     """Divide a source by its clips' ``split``: train, val (or a carved one) and test (where there is one).
 
     Args:
-        source: clips of all splits; other splits than these three are left out.
+        source: clips of all splits; other splits than folds and these three are left out.
+        test_fold: number of the fold that is the test; all other folds are for training. Needed where there are folds.
+        paper_protocol: validate on the test clips, and train on all others; nothing is carved.
         val_fraction: share of the training speakers that become validation, if no clip has split ``val``. Clips
             without a speaker are carved clip by clip, with a warning.
         seed: of the choice of speakers.
         max_train_subjects: train on this many speakers alone, chosen by ``seed`` after validation is taken out, so
             that validation stays the same; a smaller choice is a part of every larger one.
         allow_shared_subjects: accept speakers that occur in two parts.
+        together: label column whose clips, where they have no speaker, are not torn apart by carving.
 
     Raises:
-        ValueError: no training clips, speakers in two parts, too few speakers for what is asked.
+        ValueError: no training clips, no such fold, speakers in two parts, too few speakers for what is asked.
     """
     if not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction={val_fraction} must lie between 0 and 1")
     clips = [source.info(number) for number in range(len(source))]
-    there = {clip.split for clip in clips}
-    train: ClipSource = select_split(source, TRAIN)
-    own_val = select_split(source, VAL) if VAL in there else None
-    test = select_split(source, TEST) if TEST in there else None
+    parts = _parts(source, clips, test_fold)
+    train: ClipSource = parts[TRAIN]
+    own_val, test = parts.get(VAL), parts.get(TEST)
     if not allow_shared_subjects:
         # Before anything is chosen: whether a corpus is sound does not depend on how much of it is used.
-        parts = {TRAIN: train, VAL: own_val, TEST: test}
-        _refuse_shared(source.name, {part: clips for part, clips in parts.items() if clips is not None})
-    if own_val is None:
-        train, val = _carve(source, clips, val_fraction, seed)
-    else:
+        _refuse_shared(source.name, parts)
+    if paper_protocol:
+        if test is None:
+            raise ValueError(
+                f"{source.name}: paper_protocol=true validates on the test clips, and no clip has the split 'test'; "
+                "give some clips that split, or leave paper_protocol out"
+            )
+        if own_val is not None:
+            numbers = [number for number, clip in enumerate(clips) if clip.split in (TRAIN, VAL)]
+            train = SubsetSource(source, numbers, "splits train and val")
+        val: ClipSource = test
+    elif own_val is not None:
         val = own_val
+    else:
+        train, val = _carve(train, val_fraction, seed, together)
     if max_train_subjects is not None:
         train = _some_subjects(train, max_train_subjects, seed)
-    return Splits(train=train, val=val, test=test, val_is_carved=own_val is None)
+    return Splits(
+        train=train,
+        val=val,
+        test=test,
+        val_is_carved=own_val is None and not paper_protocol,
+        val_is_test=paper_protocol,
+    )
+
+
+def part_for_test(source: ClipSource, test_fold: int | None = None) -> ClipSource:
+    """The test clips alone, for a test of a model that was trained elsewhere.
+
+    Raises:
+        ValueError: there are none, or no such fold.
+    """
+    clips = [source.info(number) for number in range(len(source))]
+    if test_fold is None and not folds_of(source):
+        return select_split(source, TEST)
+    return _parts(source, clips, test_fold)[TEST]
+
+
+def folds_of(source: ClipSource) -> tuple[int, ...]:
+    """Numbers of the folds that the clips are divided into, ascending; empty for a corpus without folds.
+
+    Raises:
+        ValueError: one fold alone, or a number left out: a part of the corpus is missing.
+    """
+    splits = {source.info(number).split for number in range(len(source))}
+    folds = sorted(int(match[1]) for split in splits if (match := _FOLD.fullmatch(split)))
+    if folds and (len(folds) < 2 or folds != list(range(1, len(folds) + 1))):
+        raise ValueError(
+            f"{source.name}: the folds there are have the numbers {_listed(folds)}; expected at least two, numbered "
+            "from 1 without a gap: is a part of the corpus missing? Otherwise renumber the split column"
+        )
+    return tuple(folds)
+
+
+def content_digest(source: ClipSource) -> str:
+    """A short name for what a corpus holds, wherever it is stored: clips, speakers, splits and labels."""
+    infos = sorted((source.info(number) for number in range(len(source))), key=lambda info: info.clip_id)
+    rows = ([info.clip_id, info.subject, info.split, dict(info.labels)] for info in infos)
+    return digest_of(json.dumps(row, sort_keys=True) for row in rows)
+
+
+def keep_classes(source: ClipSource, labels: LabelSpec) -> tuple[ClipSource, dict[str, dict[str, int]]]:
+    """The clips whose classes are all among those of ``labels``, and how many of each other class were left out.
+
+    Clips without a label are kept: that they lack it is an error to be shown, not another class.
+
+    Raises:
+        ValueError: no clip is left.
+    """
+    kept: list[int] = []
+    dropped: dict[str, Counter[str]] = {column: Counter() for column in labels.classes}
+    for number in range(len(source)):
+        found = source.info(number).labels
+        others = [
+            (column, str(found[column]))
+            for column, names in labels.classes.items()
+            if column in found and str(found[column]) not in names
+        ]
+        for column, value in others:
+            dropped[column][value] += 1
+        if not others:
+            kept.append(number)
+    counts = {column: dict(sorted(values.items())) for column, values in dropped.items() if values}
+    if not counts:
+        return source, {}
+    for column, values in counts.items():
+        shown = ", ".join(f"{value} {count}" for value, count in values.items())
+        if not kept:
+            raise ValueError(
+                f"{source.name}: no clip has one of the classes {list(labels.classes[column])} in its label "
+                f"{column!r}; there are: {shown}"
+            )
+        logger.warning("%s: left out clips of other classes of %s: %s", source.name, column, shown)
+    return SubsetSource(source, kept, "the chosen classes"), counts
 
 
 def subjects_of(source: ClipSource) -> set[str]:
@@ -87,26 +186,66 @@ def subjects_of(source: ClipSource) -> set[str]:
     return {source.info(number).subject for number in range(len(source))} - {""}
 
 
-def _carve(source: ClipSource, clips: list[ClipInfo], fraction: float, seed: int) -> tuple[SubsetSource, SubsetSource]:
-    numbers = [number for number, clip in enumerate(clips) if clip.split == TRAIN]
-    subjects = {clips[number].subject for number in numbers} - {""}
-    alone = {clips[number].clip_id for number in numbers if not clips[number].subject}
+def _parts(source: ClipSource, clips: Sequence[ClipInfo], test_fold: int | None) -> dict[str, ClipSource]:
+    """The clips of train, val and test, as far as the source has them; train it must have."""
+    folds = folds_of(source)
+    there = {clip.split for clip in clips}
+    fixed = [split for split in (TRAIN, VAL, TEST) if split in there]
+    if folds and fixed:
+        raise ValueError(
+            f"{source.name}: clips have the splits {', '.join(fixed)} and folds ({_listed(folds)}) as well; which is "
+            "the test is not clear. Keep one kind, in the manifest's split column"
+        )
+    if not folds and test_fold is not None:
+        raise ValueError(
+            f"{source.name}: test_fold={test_fold}, but no clip has a split fold1, fold2, ...; splits there are: "
+            f"{', '.join(sorted(map(repr, there)))}. Leave test_fold out to use train, val and test"
+        )
+    if not folds:  # asking for train, there or not: without it, the error lists the splits there are
+        return {part: select_split(source, part) for part in (TRAIN, *fixed)}
+    if test_fold is None:
+        raise ValueError(
+            f"{source.name} is divided into the folds {_listed(folds)}: say which is the test with data.test_fold, or "
+            "run all of them with python -m finetune folds"
+        )
+    if test_fold not in folds:
+        raise ValueError(f"{source.name}: there is no fold {test_fold}; the folds are {_listed(folds)}")
+    others = {f"fold{fold}" for fold in folds if fold != test_fold}
+    numbers = [number for number, clip in enumerate(clips) if clip.split in others]
+    train = SubsetSource(source, numbers, f"all folds but {test_fold}")
+    return {TRAIN: train, TEST: select_split(source, f"fold{test_fold}")}
+
+
+def _carve(train: ClipSource, fraction: float, seed: int, together: str | None) -> tuple[SubsetSource, SubsetSource]:
+    clips = [train.info(number) for number in range(len(train))]
+    subjects = {clip.subject for clip in clips} - {""}
+    alone = {_unit(clip, together) for clip in clips if not clip.subject}
     if alone:
         logger.warning(
-            "%s: %d of %d training clips have no subject; they are divided clip by clip, so the same person may be in "
+            "%s: %d of %d training clips have no subject; they are divided %s, so the same person may be in "
             "training and validation. Fill in the manifest's subject column",
-            source.name, len(alone), len(numbers),
+            train.name, sum(not clip.subject for clip in clips), len(clips),
+            f"by {together}" if together else "clip by clip",
         )  # fmt: skip
     taken_subjects = _choose(subjects, fraction, seed, "subjects") if subjects else set()
     # Beside speakers, so few clips may be without one that none of them is taken.
-    taken_clips = _choose(alone, fraction, seed, "clips") if len(alone) > 1 or not subjects else set()
-    val = [n for n in numbers if clips[n].subject in taken_subjects or clips[n].clip_id in taken_clips]
-    train = sorted(set(numbers) - set(val))
+    taken_alone = _choose(alone, fraction, seed, "clips") if len(alone) > 1 or not subjects else set()
+    val = [
+        number
+        for number, clip in enumerate(clips)
+        if (clip.subject in taken_subjects if clip.subject else _unit(clip, together) in taken_alone)
+    ]
+    rest = sorted(set(range(len(clips))) - set(val))
     logger.info(
-        "%s has no split 'val': %d of %d training clips (%d of %d subjects) become validation",
-        source.name, len(val), len(numbers), len(taken_subjects), len(subjects),
+        "%s: no split 'val'; %d of %d training clips (%d of %d subjects) become validation",
+        train.name, len(val), len(clips), len(taken_subjects), len(subjects),
     )  # fmt: skip
-    return SubsetSource(source, train, "split train"), SubsetSource(source, val, "validation carved from train")
+    return SubsetSource(train, rest, "without validation"), SubsetSource(train, val, "validation carved from train")
+
+
+def _unit(clip: ClipInfo, together: str | None) -> str:
+    """What of the clips without a speaker is carved as one."""
+    return str(clip.labels.get(together, clip.clip_id)) if together else clip.clip_id
 
 
 def _choose(names: Iterable[str], fraction: float, seed: int, what: str) -> set[str]:
@@ -155,3 +294,7 @@ def _refuse_shared(name: str, parts: Mapping[str, ClipSource]) -> None:
             f"{name}: subjects occur in two parts ({'; '.join(problems)}), so that results would not hold for new "
             "people; correct the manifest's split column, or set allow_shared_subjects=true if that is meant"
         )
+
+
+def _listed(folds: Collection[int]) -> str:
+    return ", ".join(map(str, folds))
