@@ -118,7 +118,7 @@ def test_strict_passes_where_all_is_as_expected(tmp_path: Path, monkeypatch: pyt
 
     known = replace(
         card("mer2023"), expected=Expected(source="this test", clips=14, splits={"train": 8, "test": 6},
-                                           classes={"emotion": {"neutral": 3, "surprise": 2}}),
+                                           classes={"emotion": {"neutral": 3, "surprised": 2}}),
     )  # fmt: skip
     monkeypatch.setattr(mer2023, "MER2023", known)
     root = tmp_path / "root"
