@@ -222,6 +222,16 @@ def test_files_that_are_no_clips_are_counted(own: Card, tmp_path: Path) -> None:
     assert noted == before + 1
 
 
+def test_archives_that_may_hold_more_are_counted(own: Card, tmp_path: Path) -> None:
+    expected = BUILDERS[own.name](tmp_path)
+    video = expected.clips[0].clip.video
+    assert video is not None
+    video.with_name("part_2.ZIP").write_bytes(b"PK")
+    found = own.read(tmp_path)
+    assert found.clips == expected.clips
+    assert found.left_out == {**expected.left_out, "archive (not looked into)": 1}
+
+
 def test_a_folder_faces_without_frames_is_not_passed_over(own: Card, tmp_path: Path) -> None:
     BUILDERS[own.name](tmp_path)
     (tmp_path / "Faces").mkdir()

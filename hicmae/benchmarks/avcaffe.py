@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
@@ -42,7 +43,7 @@ def _read(root: Path) -> Native:
         raise not_this_corpus(root, "AVCAffe", looked_for)
     _check_division(root / "info" / "val.txt")
     levels = {name: _read_levels(truths / f"{name}.txt") for name in LEVELS}
-    collected = Collected()
+    collected = Collected(left_out=Counter(media.not_opened()))
     seen: set[str] = set()
     for name in sorted(set(media.videos) | set(media.pictures)):
         match = _CLIP.fullmatch(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import functools
 import re
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def read(root: Path, *, codes: Collection[str]) -> Native:
     """The clips whose emotion has one of these codes."""
     media = find_media(root)
     names: dict[str, list[str]] = {}
-    collected = Collected()
+    collected = Collected(left_out=Counter(media.not_opened()))
     for name in media.names():
         if match := _NAME.fullmatch(name):
             clip_id = name.upper() + "X" * (match[1].upper() == "X")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
@@ -36,7 +37,7 @@ def _read(root: Path) -> Native:
         raise not_this_corpus(root, "DFEW", looked_for)
     folds = [(lists["train"] / f"set_{n}.csv", lists["test"] / f"set_{n}.csv") for n in range(1, FOLDS + 1)]  # type: ignore[operator]
     listed, rejects = read_folds(folds, _read_list)
-    collected = Collected(rejects=rejects)
+    collected = Collected(rejects=rejects, left_out=Counter(media.not_opened()))
     for clip in listed:
         if not 1 <= int(clip.label) <= len(CLASSES):
             collected.reject(clip.name, "unknown_label", f"label {clip.label} is not from 1 to {len(CLASSES)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, NativeClip, Published, not_this_corpus
@@ -62,7 +63,7 @@ def read(root: Path) -> Native:
             f"{films[missing[0]]} has no label file {missing[0]}.txt in a folder EmoEvaluation{more}; "
             "copy dialog/EmoEvaluation from the corpus"
         )
-    collected = Collected()
+    collected = Collected(left_out=Counter(media.not_opened()))
     lines = _labels(labels)
     places: dict[str, list[tuple[Path, int]]] = {}
     for path, number, match in lines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
@@ -82,7 +83,7 @@ def _read(root: Path, view: str, classes: tuple[str, ...]) -> Native:
         raise not_this_corpus(root, title, looked_for)
     folds = [(lists / f"set_{n}" / "train.txt", lists / f"set_{n}" / "test.txt") for n in range(1, FOLDS + 1)]
     listed, rejects = read_folds(folds, _read_list)
-    collected = Collected(rejects=rejects)
+    collected = Collected(rejects=rejects, left_out=Counter(media.not_opened()))
     for clip in listed:
         if clip.label not in classes:
             collected.reject(clip.name, "unknown_label", f"{clip.label!r} is none of the {len(classes)} classes")

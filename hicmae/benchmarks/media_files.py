@@ -42,6 +42,8 @@ class MediaFiles:
     """Files ``.txt``, among which may be the labels."""
     folders: tuple[Path, ...]
     """Where was searched."""
+    archives: tuple[Path, ...] = ()
+    """Files such as ``.zip``, which may hold what is missing elsewhere."""
 
     def __bool__(self) -> bool:
         return bool(self.videos or self.frames)
@@ -56,6 +58,10 @@ class MediaFiles:
         found = {name: paths[0].name for name, paths in (self.frames or {}).items()}
         found |= {name: paths[0].stem for name, paths in (*self.sounds.items(), *self.videos.items())}
         return [found[name] for name in sorted(found)]
+
+    def not_opened(self) -> dict[str, int]:
+        """Archives by reason, as things that are left out."""
+        return {"archive (not looked into)": len(self.archives)} if self.archives else {}
 
     def unlisted(self, known: Iterable[str]) -> int:
         """How many pictures have a name that is none of these."""

@@ -18,6 +18,7 @@ from hicmae.benchmarks.media_files import PICTURE_EXTENSIONS, SOUND_EXTENSIONS, 
 from hicmae.data.tar_members import VIDEO_EXTENSIONS
 
 FACES = "faces"
+_ARCHIVES = ("zip", "7z", "rar", "tar", "gz", "tgz", "z01")
 
 
 def find_media(
@@ -61,6 +62,7 @@ def find_media(
         frames=None if frames is None else {key: tuple(paths) for key, paths in frames.items()},
         texts=tuple(walk.texts),
         folders=tuple(places) or (root,),
+        archives=tuple(walk.archives),
     )
 
 
@@ -75,6 +77,7 @@ class _Walk:
     faces: defaultdict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     has_faces: bool = False
     texts: list[Path] = field(default_factory=list)
+    archives: list[Path] = field(default_factory=list)
     seen: set[tuple[int, int]] = field(default_factory=set)
 
     def folder(self, folder: Path, *, in_faces: bool) -> None:
@@ -100,6 +103,8 @@ class _Walk:
                 if not in_faces:
                     found = self.videos if kind in VIDEO_EXTENSIONS else self.sounds
                     found[self.name(stem).lower()].append(folder / entry.name)
+            elif kind in _ARCHIVES:
+                self.archives.append(folder / entry.name)
             elif kind == "txt":
                 self.texts.append(folder / entry.name)
             elif entry.is_symlink() and not (folder / entry.name).is_file():

@@ -39,6 +39,7 @@ def _read(root: Path) -> Native:
     names: set[str] = set()
     for part, split in (("train", "train"), ("test1", "test")):
         media = find_media(root, below=[found[part]], clip_name=r"sample_\d+")  # type: ignore[list-item]
+        collected.left_out.update(media.not_opened())
         here = _read_part(found[f"{part}-label.csv"], media, split, names, collected)  # type: ignore[arg-type]
         if rest := len(set(media.videos) - {name.lower() for name in here}):
             collected.left_out[f"in {part} without a label"] = rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
@@ -39,7 +40,7 @@ def read(root: Path) -> Native:
             looked_for = ("Evalution.txt", "session1/S01A/P/MSP-IMPROV-S01A-F01-P-FM01.avi", "and .wav beside it")
             raise not_this_corpus(root, TITLE, looked_for)
         raise FileNotFoundError(f"{root}: no label file Evalution.txt (or Evaluation.txt); it comes with the corpus")
-    collected = Collected()
+    collected = Collected(left_out=Counter(media.not_opened()))
     turns = _labels(media, collected)
     listed = {turn for turn, *_ in turns} | {reject.clip_id.removeprefix("MSP-IMPROV-") for reject in collected.rejects}
     for name in media.names():

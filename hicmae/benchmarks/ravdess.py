@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
@@ -36,7 +37,7 @@ def read(root: Path) -> Native:
     media = find_media(root)
     takes: dict[str, re.Match[str]] = {}
     songs: set[str] = set()
-    collected = Collected()
+    collected = Collected(left_out=Counter(media.not_opened()))
     for name in media.names():
         match = _NAME.fullmatch(name)
         if match is None:

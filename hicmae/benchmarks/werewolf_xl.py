@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
@@ -53,7 +53,7 @@ def _read(root: Path) -> Native:
         ]
         raise not_this_corpus(root, "Werewolf-XL", looked_for)
     people = _people([path for path, header in tables.items() if {"round", "times_1"} <= set(header)])
-    collected = Collected()
+    collected = Collected(left_out=Counter(media.not_opened()))
     found: defaultdict[str, list[tuple[str, dict[str, float]]]] = defaultdict(list)
     for path, columns in targets.items():
         for number, row in read_table(path, [*columns.values()]):
