@@ -54,6 +54,12 @@ def test_faces_replace_other_frames_and_their_files_are_no_media(tmp_path: Path)
     assert found.media("0001") == Media(video=faces, audio=film)
 
 
+def test_a_root_called_faces_is_a_corpus_like_any_other(tmp_path: Path) -> None:
+    film = write(tmp_path / "faces" / "a.mp4", b"film")
+    found = find_media(tmp_path / "faces")
+    assert (found.videos, found.frames) == ({"a": (film,)}, None)
+
+
 def test_a_name_without_regard_to_case_and_one_of_several(tmp_path: Path) -> None:
     film = write(tmp_path / "OLD-1.MP4", b"film")
     sound = write(tmp_path / "new-1.FLAC", b"sound")

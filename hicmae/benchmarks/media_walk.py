@@ -45,23 +45,23 @@ def find_media(
         PermissionError: a folder cannot be read.
     """
     places = [place for place in ([root] if below is None else below) if place.is_dir()]
-    if root.is_dir():
-        # before the others, of which it may be a part
-        places = [*sorted(path for path in root.iterdir() if path.name.lower() == FACES and path.is_dir()), *places]
+    faces = [path for path in sorted(root.glob("*")) if path.name.lower() == FACES and path.is_dir()]
     walk = _Walk(
         clip_name=None if clip_name is None else re.compile(clip_name),
         name=name,
         skip={"__macosx", *(folder.lower() for folder in skip)},
     )
+    for place in faces:  # before the others, of which it may be a part
+        walk.folder(place, in_faces=True)
     for place in places:
-        walk.folder(place, in_faces=place.name.lower() == FACES)
+        walk.folder(place, in_faces=False)
     frames = walk.faces if walk.has_faces else walk.frames or None
     return MediaFiles(
         videos={key: tuple(paths) for key, paths in walk.videos.items()},
         sounds={key: tuple(paths) for key, paths in walk.sounds.items()},
         frames=None if frames is None else {key: tuple(paths) for key, paths in frames.items()},
         texts=tuple(walk.texts),
-        folders=tuple(places) or (root,),
+        folders=(*faces, *places) or (root,),
         archives=tuple(walk.archives),
     )
 
