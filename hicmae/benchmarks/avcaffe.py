@@ -48,7 +48,8 @@ def _read(root: Path) -> Native:
     for name in sorted(set(media.videos) | set(media.pictures)):
         match = _CLIP.fullmatch(name)
         if match is None:
-            collected.reject(name, "unknown_name", "a clip is called like aiim001_task_1_clip_001")
+            where = ", ".join(map(str, media.videos.get(name) or media.pictures[name]))
+            collected.reject(name, "unknown_name", f"{where}: a clip is called like aiim001_task_1_clip_001; remove it")
             continue
         task, participant = match.group(1), match.group(2)
         seen.add(task)
