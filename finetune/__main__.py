@@ -26,7 +26,7 @@ from hicmae.training.run_directory import checkpoint_directory
 
 logger = logging.getLogger(__name__)
 
-JOBS = {"folds": "finetune.folds"}
+JOBS = {"continuous": "finetune.continuous", "folds": "finetune.folds", "probe": "finetune.probe"}
 """Jobs beside fit and test by their name on the command line: module with ``main(argv) -> int``, imported when asked
 for."""
 

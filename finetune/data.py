@@ -15,7 +15,7 @@ from finetune.grouping import check_groups
 from finetune.protocol import PAPER_PROTOCOL, Protocol
 from hicmae.backbone import MODALITIES, Modality
 from hicmae.config import InputSpec
-from hicmae.data.augment import RecognitionDraws
+from hicmae.data.augment import RecognitionAugment, RecognitionDraws, Withheld
 from hicmae.data.cache_settings import CacheSettings
 from hicmae.data.epoch import EpochOrder, OrderSettings
 from hicmae.data.evaluation import EvaluationLoader
@@ -48,11 +48,13 @@ class FinetuneData(pl.LightningDataModule):
         num_workers: decoding processes per device; 0 decodes in the training process.
         seed: decides order, windows, crops, flips, mixing, drop path, and which speakers are chosen.
         shuffle_shards: shards whose clips are mixed with one another.
+        augmentation: what is done to training clips beside window, crop and flip.
         val_fraction: share of the training speakers that become validation where the data has no split ``val``.
         max_train_subjects: train on so many speakers only, for experiments with few labels; empty: on all.
         allow_shared_subjects: accept speakers that occur in two of train, val and test.
         val_segments: windows per clip whose outputs are averaged in validation.
         test_segments: windows per clip whose outputs are averaged in the test.
+        test_without: video or audio: withhold it from all clips of the test, as if they lacked it; empty: nothing.
         decoder: auto, pyav or decord.
         pixels: how frames are shipped: rgb, yuv (half of the bytes; for shards of h264 at the model's size), or auto.
         max_skip_fraction: share of clips that may be undecodable before the job stops.
@@ -77,11 +79,13 @@ class FinetuneData(pl.LightningDataModule):
         num_workers: int = 8,
         seed: int = 0,
         shuffle_shards: int = 8,
+        augmentation: RecognitionAugment = RecognitionAugment(),  # noqa: B008  frozen, and shown by --help
         val_fraction: float = 0.2,
         max_train_subjects: int | None = None,
         allow_shared_subjects: bool = False,
         val_segments: int = 1,
         test_segments: int = 2,
+        test_without: Withheld | None = None,
         decoder: Decoder = "auto",
         pixels: Pixels = "auto",
         max_skip_fraction: float = 0.05,
@@ -93,6 +97,11 @@ class FinetuneData(pl.LightningDataModule):
         super().__init__()
         if bool(shards) == bool(manifest):
             raise ValueError("give the labelled clips either as data.shards or as data.manifest, one of the two")
+        if len(modalities) == 1 and (augmentation.drop_video or augmentation.drop_audio or test_without):
+            raise ValueError(
+                f"model.modalities is {list(modalities)}, and nothing can be withheld of one: set "
+                "augmentation.drop_video and drop_audio to 0, and test_without to null"
+            )
         self.spec = spec
         self.labels = labels
         self.modalities = modalities
@@ -114,7 +123,9 @@ class FinetuneData(pl.LightningDataModule):
         self.val_fraction = val_fraction
         self.max_train_subjects = max_train_subjects
         self.allow_shared_subjects = allow_shared_subjects
+        self.augmentation = augmentation
         self.segments = {VAL: val_segments, TEST: test_segments}
+        self.test_without = test_without
         self.average_over = average_over
         self.source = open_source(shards, manifest, CacheSettings.of(cache_dir, cache_gb))
         self.protocol = Protocol(test_fold=test_fold, paper=paper_protocol, content=content_digest(self.source))
@@ -190,7 +201,7 @@ class FinetuneData(pl.LightningDataModule):
         self.train_loader = TrainStream(
             self.splits.train,
             spec=self.spec,
-            draws=RecognitionDraws(image_size=self.spec.image_size),
+            draws=RecognitionDraws(image_size=self.spec.image_size, augmentation=self.augmentation),
             labels=self.labels,
             loader=self.loader,
             order=self.order,
@@ -233,6 +244,7 @@ class FinetuneData(pl.LightningDataModule):
                 segments=self.segments[part],
                 labels=self.labels,
                 loader=self.loader,
+                withheld=self.test_without if part == TEST else None,
             )
         return self._evaluation_loaders[part]
 

@@ -173,6 +173,7 @@ def _about(module: FinetuneModule, data: FinetuneData, benchmark: str | None) ->
         "classes": list(module.targets.classes),
         "dimensions": list(module.targets.dimensions),
         "segments": dict(data.segments),
+        "test_without": data.test_without,
     }
 
 

@@ -8,15 +8,18 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from finetune.class_weights import given_weights, weights_of_clips
 from finetune.evaluation import Evaluation, evaluate, targets_of
 from finetune.start import check_same_task, choose_start, is_recognizer
+from finetune.timing import check_same_timing, with_timing
 from hicmae.backbone import MODALITIES, Backbone, Modality
 from hicmae.checkpoint import check_same_architecture, load_recognizer
-from hicmae.config import ModelConfig
+from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.batch import ClipBatch
 from hicmae.data.labels import LabelSpec
 from hicmae.data.order import generator
@@ -27,6 +30,7 @@ from hicmae.media.batch_transform import BatchTransform
 from hicmae.mixing import Mix, MixConfig, draw_mix
 from hicmae.predictions import SegmentOutputs
 from hicmae.recognition import EmotionRecognizer, Recognition
+from hicmae.training.ema import EmaWeights
 from hicmae.training.optim import OptimizerConfig
 from hicmae.training.run_optimizer import run_optimizer
 
@@ -46,13 +50,21 @@ class FinetuneModule(pl.LightningModule):
         preset: size of the model without ``init`` (micro, tiny, small, base; base if empty); with it, only checked.
         architecture: fields of ``ModelConfig`` that differ from the preset, e.g. ``{width: 96}``; with ``init``, only
             checked.
+        input: timing of the input where it differs from that of ``init`` (without it, the paper's), in seconds:
+            ``frame_interval_s``, from frame to frame, and ``audio_seconds``. No weight depends on it.
         modalities: what the model sees and hears: video, audio, or both.
+        freeze: layers of both encoders, counted from the input, that are not trained, their patch embeddings
+            included; ``backbone``: all but the head.
         drop_path: stochastic depth of the last layer; grows from 0 over the layers.
         head_init_scale: factor of the head's initial weights.
         label_smoothing: share of every class label spread evenly over the classes.
+        class_weights: factors of the classes' terms in the cross-entropy, in the order of the classes; ``balanced``:
+            inversely proportional to their training clips; empty: none.
         dimensional_loss: loss of the dimensions: mse, ccc, pcc, l1 or smooth_l1.
         dimensional_weight: factor of that loss beside the classes' cross-entropy.
         mixing: mixup and cutmix.
+        ema_decay: average the weights over the steps, keeping this share of the average at each (0.999, say);
+            validation, test and export take the average. Empty: off.
         optimizer: AdamW, learning rates per 256 clips, layer decay and schedule.
     """
 
@@ -62,13 +74,17 @@ class FinetuneModule(pl.LightningModule):
         init: Path | None = None,
         preset: str | None = None,
         architecture: dict[str, Any] | None = None,
+        input: dict[str, float] | None = None,
         modalities: tuple[Modality, ...] = MODALITIES,
+        freeze: int | Literal["backbone"] = 0,
         drop_path: float = 0.1,
         head_init_scale: float = 1e-3,
         label_smoothing: float = 0.1,
+        class_weights: list[float] | Literal["balanced"] | None = None,
         dimensional_loss: Literal["mse", "ccc", "pcc", "l1", "smooth_l1"] = "mse",
         dimensional_weight: float = 1.0,
         mixing: MixConfig = MixConfig(),  # noqa: B008  frozen, and shown with its defaults by --help
+        ema_decay: float | None = None,
         optimizer: OptimizerConfig = RECIPE,
     ) -> None:
         super().__init__()
@@ -80,12 +96,19 @@ class FinetuneModule(pl.LightningModule):
         self.targets = targets_of(labels)
         self.init = init
         start = choose_start(init, preset, architecture)
-        self.config, self.spec = start.config, start.spec
+        self.config, self.spec = start.config, with_timing(start.spec, input or {})
         backbone = Backbone(self.config, drop_path=drop_path)
         if start.backbone is not None:
             backbone.load_state_dict(start.backbone)
         self.model = EmotionRecognizer(backbone, self.targets, modalities=modalities, init_scale=head_init_scale)
+        self.model.freeze(freeze)
+        self.frozen = freeze
         self.modalities = self.model.modalities
+        self.class_weights = class_weights
+        self.register_buffer("_weight", given_weights(class_weights, self.targets.classes), persistent=False)
+        self.ema_decay = ema_decay
+        if ema_decay is not None:
+            EmaWeights(ema_decay)  # refuses what it cannot be, before any data is read
         self.label_smoothing = label_smoothing
         self.dimensional_loss_name = dimensional_loss
         self.dimensional_weight = dimensional_weight
@@ -96,6 +119,9 @@ class FinetuneModule(pl.LightningModule):
         """The latest pass over each split (val, test)."""
         self._segments = SegmentOutputs()
         self._has_head = False
+
+    _weight: Tensor | None
+    """float32 (C,), factors of the classes' terms in the loss."""
 
     @property
     def monitored(self) -> str:
@@ -108,10 +134,18 @@ class FinetuneModule(pl.LightningModule):
         """Model inputs: video (B, 3, T, S, S) and log-mel (B, 1, frames, bins); ``None`` for what is not used."""
         video = log_mel = None
         if "video" in self.modalities:
-            video = self.transform.frames(batch.video, crop_box=batch.crop_box, flip=batch.flip)
+            video = self.transform.frames(
+                batch.video,
+                crop_box=batch.crop_box,
+                flip=batch.flip,
+                frame_ops=batch.frame_ops,
+                erasures=batch.erasures,
+            )
             video = video if mix is None else mix.video(video)
         if "audio" in self.modalities:
-            log_mel = self.transform.sound(batch.waveform, sound_samples=batch.sound_samples, gain=batch.gain)
+            log_mel = self.transform.sound(
+                batch.waveform, sound_samples=batch.sound_samples, gain=batch.gain, stripes=batch.stripes
+            )
             log_mel = log_mel if mix is None else mix.log_mel(log_mel)
         return video, log_mel
 
@@ -126,7 +160,9 @@ class FinetuneModule(pl.LightningModule):
         if output.logits is not None:
             target = labels[next(iter(self.labels.classes))]
             shares = target if mix is None else mix.classes(target, len(self.targets.classes))
-            parts["class_loss"] = soft_cross_entropy(output.logits, shares, label_smoothing=self.label_smoothing)
+            parts["class_loss"] = soft_cross_entropy(
+                output.logits, shares, label_smoothing=self.label_smoothing, weight=self._weight
+            )
         if output.values is not None:
             values = torch.stack([labels[name] for name in self.targets.dimensions], dim=1)
             values = values if mix is None else mix.values(values)
@@ -219,9 +255,16 @@ class FinetuneModule(pl.LightningModule):
     def _data(self) -> Any:
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
+    def configure_callbacks(self) -> list[Callback]:
+        """The average of the weights, where there is one."""
+        return [EmaWeights(self.ema_decay)] if self.ema_decay is not None else []
+
     def on_fit_start(self) -> None:
-        """From here on the head is this run's own."""
+        """From here on the head is this run's own; balanced class weights follow from the training clips."""
         self._has_head = True
+        if self.class_weights == "balanced":
+            assert self._weight is not None
+            self._weight.copy_(weights_of_clips(self._data.splits.train, self.labels))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with layer decay, warm-up and cosine per step, for the global batch of this run."""
@@ -238,6 +281,8 @@ class FinetuneModule(pl.LightningModule):
             "targets": {"classes": list(self.targets.classes), "dimensions": list(self.targets.dimensions)},
             "labels": self.labels.to_dict(),
             "modalities": list(self.modalities),
+            "ema_decay": self.ema_decay,
+            "freeze": self.frozen,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -251,7 +296,19 @@ class FinetuneModule(pl.LightningModule):
         check_same_architecture(ModelConfig.from_dict(about["model"]), self.config, "the checkpoint")
         found = Targets(classes=tuple(about["targets"]["classes"]), dimensions=tuple(about["targets"]["dimensions"]))
         check_same_task(found, self.targets, tuple(about["modalities"]), self.modalities, "the checkpoint")
+        check_same_timing(InputSpec.from_dict(about["input"]), self.spec)
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            _check_same("ema_decay", about.get("ema_decay"), self.ema_decay)
+            _check_same("freeze", about.get("freeze", 0), self.frozen)
         self._has_head = True
+
+
+def _check_same(option: str, theirs: float | str | None, ours: float | str | None) -> None:
+    if theirs != ours:
+        raise ValueError(
+            f"the checkpoint was written with model.{option} {theirs}, and is to go on with {ours}: set the same, or "
+            "start a new run from it with --model.init"
+        )
 
 
 def monitored_score(*, has_classes: bool) -> str:

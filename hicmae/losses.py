@@ -165,13 +165,38 @@ def soft_cross_entropy(
 ) -> Tensor:
     """Cross-entropy with class numbers or with class shares (mixup).
 
+    Always the mean over the B clips, weighted or not, so that mixed and unmixed batches, and ranks with different
+    classes, count alike. (PyTorch divides by the sum of the targets' weights, but only where targets are numbers.)
+
     Args:
         logits: (B, C).
         target: int64 (B,) or float (B, C) whose rows sum to 1.
         label_smoothing: share of every target spread evenly over all classes, 0..1.
-        weight: float (C,) class weights, or ``None``.
+        weight: float (C,), factor of each class's term, or ``None``; weights that average 1 over the training clips
+            (``balanced_weights``) keep the loss's size.
     """
+    if weight is not None and not target.is_floating_point():
+        target = F.one_hot(target, logits.shape[1]).float()
     return F.cross_entropy(logits.float(), target, weight=weight, label_smoothing=label_smoothing)
+
+
+def balanced_weights(counts: Sequence[int]) -> Tensor:
+    """Class weights by which all classes count alike: inversely proportional to their clips, 1 on average over all
+    clips. A class without any gets 1.
+
+    Args:
+        counts: training clips of each of the C classes.
+
+    Returns:
+        float32 (C,).
+
+    Raises:
+        ValueError: no clips at all.
+    """
+    present = sum(1 for count in counts if count)
+    if not present:
+        raise ValueError("no training clips to balance class weights by")
+    return torch.tensor([sum(counts) / (present * count) if count else 1.0 for count in counts])
 
 
 def _moments(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from hicmae.backbone import MODALITIES, Backbone, Modality
 from hicmae.heads import Head, Targets
@@ -60,6 +62,32 @@ class EmotionRecognizer(nn.Module):
         for name, parameter in self.backbone.named_parameters():
             if not name.startswith(f"{modality}_"):
                 parameter.requires_grad_(False)
+
+    def freeze(self, layers: int | Literal["backbone"]) -> None:
+        """Stop training parts of the backbone, and their stochastic depth with it.
+
+        Args:
+            layers: the patch embeddings and so many layers of both encoders, counted from the input (0: nothing);
+                ``backbone``: everything but the head, as a linear probe does.
+
+        Raises:
+            ValueError: more layers than the encoders have.
+        """
+        backbone, depth = self.backbone, self.backbone.config.depth
+        frozen: list[nn.Module] = [backbone]
+        if layers != "backbone":
+            if not 0 <= layers <= depth:
+                raise ValueError(
+                    f"freeze={layers}: the encoders have {depth} layers; give 0 to {depth}, or backbone for all but "
+                    "the head"
+                )
+            encoders = (backbone.video_encoder, backbone.audio_encoder)
+            frozen = [part for e in encoders for part in (e.embed, *e.blocks[:layers])] if layers else []
+        for module in (module for part in frozen for module in part.modules()):
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+            if isinstance(module, StochasticDepth):
+                module.p = 0.0
 
     @property
     def targets(self) -> Targets:

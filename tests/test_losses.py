@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.utils.class_weight import compute_class_weight
 
 from hicmae import losses
-from hicmae.losses import audio_target, contrastive, masked_mse, soft_cross_entropy, video_target
+from hicmae.losses import audio_target, balanced_weights, contrastive, masked_mse, soft_cross_entropy, video_target
 from tests.tiny_model import TINY
 
 
@@ -165,11 +166,36 @@ def test_soft_cross_entropy(rng, smoothing, mixed):
     assert ours.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_class_weights(rng):
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights(rng, smoothing):
+    """Weighted by class, mean over clips: the same for class numbers and for the shares that stand for them."""
     logits, numbers, weight = rng.normal(size=(4, 3)), np.array([0, 2, 2, 1]), np.array([1.0, 2, 5])
-    each = -log_softmax(logits)[np.arange(4), numbers]
-    ours = soft_cross_entropy(float32(logits), torch.from_numpy(numbers), weight=float32(weight))
-    assert ours.item() == pytest.approx((each * weight[numbers]).sum() / weight[numbers].sum(), rel=1e-6)
+    own = np.eye(3)[numbers]
+    mixed = 0.7 * own + 0.3 * own[::-1]
+    for shares, targets in ((own, [float32(own), torch.from_numpy(numbers)]), (mixed, [float32(mixed)])):
+        smooth = shares * (1 - smoothing) + smoothing / 3
+        expected = -(smooth * weight * log_softmax(logits)).sum(-1).mean()
+        for target in targets:
+            ours = soft_cross_entropy(float32(logits), target, label_smoothing=smoothing, weight=float32(weight))
+            assert ours.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_equal_class_weights_change_nothing(rng):
+    logits, numbers = float32(rng.normal(size=(4, 3))), torch.tensor([0, 2, 2, 1])
+    plain = soft_cross_entropy(logits, numbers, label_smoothing=0.1)
+    weighted = soft_cross_entropy(logits, numbers, label_smoothing=0.1, weight=torch.ones(3))
+    torch.testing.assert_close(weighted, plain)
+
+
+def test_balanced_weights():
+    labels = np.repeat([0, 1, 3], [10, 30, 60])
+    ours = balanced_weights(np.bincount(labels, minlength=4).tolist())
+    theirs = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels)
+    np.testing.assert_allclose(ours[[0, 1, 3]], theirs, rtol=1e-6)
+    assert ours[2] == 1  # a class without clips
+    assert ours[labels].mean().item() == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="no training clips"):
+        balanced_weights([0, 0])
 
 
 def ccc(p, t):

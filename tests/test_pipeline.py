@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hicmae.config import InputSpec, ModelConfig
-from hicmae.data.augment import EvaluationDraws, PretrainingDraws
+from hicmae.data.augment import EvaluationDraws, PretrainingDraws, RecognitionAugment, RecognitionDraws
 from hicmae.data.batch import ClipBatch
 from hicmae.data.clip_decoder import ClipDecoder
 from hicmae.data.loader import BatchLoader, LoaderSettings
@@ -26,6 +26,8 @@ from hicmae.data.source import ClipInfo, ClipSource, EncodedClip, ManifestSource
 from hicmae.data.storage import StorageFormat
 from hicmae.media.batch_transform import BatchTransform
 from hicmae.media.decode import decode_clip
+from hicmae.media.rand_augment import RandAugment
+from hicmae.media.spec_augment import SpecAugment
 from tests.corpus import make_corpus
 from tests.media_files import make_clip
 from tests.test_stream import tensors
@@ -68,9 +70,8 @@ class StoredClips:
 
 def _builder(source: ClipSource, **settings: Any) -> BuildTrainingBatches:
     decoder = ClipDecoder(spec=SPEC, pixels=settings.pop("pixels", "auto"))
-    return BuildTrainingBatches(
-        source=source, decode=decoder, draws=PretrainingDraws(model=MODEL), labels=None, seed=3, **settings
-    )
+    draws = settings.pop("draws", PretrainingDraws(model=MODEL))
+    return BuildTrainingBatches(source=source, decode=decoder, draws=draws, labels=None, seed=3, **settings)
 
 
 def _plans(**settings: Any) -> list[PlannedBatch]:
@@ -190,6 +191,73 @@ def test_segments_of_a_clip_are_those_decoded_alone_and_failures_are_black(tmp_p
         else:
             assert not video[row].any()
             assert not waveform[row].any()
+
+
+# ---------------------------------------------------------------- modalities withheld
+
+
+@cache
+def _stored_half(modality: str) -> bytes:
+    """A clip that has the one modality alone."""
+    return make_clip(
+        io.BytesIO(), seconds=3.0, size=(32, 32), gop=16, with_video=modality == "video", with_audio=modality == "audio"
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HalfClips(StoredClips):
+    """Every other clip lacks picture (1, 5, ...) or sound (3, 7, ...)."""
+
+    def read(self, number: int) -> EncodedClip:
+        whole = super().read(number)
+        return replace(whole, video=_stored_half("audio" if number % 4 == 1 else "video")) if number % 2 else whole
+
+
+def _withholding(pixels: str, **dropped: float) -> ClipBatch:
+    """A batch of clips 0 to 3, everything on, of which all are to be without a modality."""
+    augmentation = RecognitionAugment(
+        rand_augment=RandAugment(probability=1.0), erase_probability=1.0, spec_augment=SpecAugment(), **dropped
+    )
+    build = _builder(HalfClips(), pixels=pixels, draws=RecognitionDraws(image_size=32, augmentation=augmentation))
+    plan = PlannedBatch(epoch=0, batch=0, clips=np.arange(4), joint=np.arange(4)[None, None])
+    return build._build(plan)[0]
+
+
+@pytest.mark.parametrize("pixels", ["rgb", "yuv"])
+@pytest.mark.parametrize(("dropped", "lacking"), [("video", 1), ("audio", 3)])
+def test_a_modality_dropped_is_as_if_the_clip_lacked_it(pixels: str, dropped: str, lacking: int) -> None:
+    """Whatever else is done to a clip: what it lacks always looks and sounds the same."""
+    transform = BatchTransform(SPEC)
+    plain, batch = _withholding(pixels), _withholding(pixels, **{f"drop_{dropped}": 1.0})
+    assert plain.has_video.tolist() == [True, False, True, True]
+    assert plain.has_audio.tolist() == [True, True, True, False]
+    # Clips 0 and 2 lose one of two; 1 and 3 keep the only one that they have.
+    assert batch.has_video.tolist() == ([False, False, False, True] if dropped == "video" else plain.has_video.tolist())
+    assert batch.has_audio.tolist() == ([False, True, False, False] if dropped == "audio" else plain.has_audio.tolist())
+    made = []
+    for one in (plain, batch):
+        video = transform.frames(one.video, crop_box=one.crop_box, frame_ops=one.frame_ops, erasures=one.erasures)
+        sound = transform.sound(one.waveform, sound_samples=one.sound_samples, stripes=one.stripes)
+        made.append({"video": video, "audio": sound})
+    before, after = made
+    for modality in ("video", "audio"):
+        rows = [0, 2] if modality == dropped else []
+        expected = before[modality].clone()
+        expected[rows] = before[modality][lacking]
+        assert torch.equal(after[modality], expected)
+
+
+def test_an_evaluation_withholds_from_every_clip() -> None:
+    build = BuildEvaluationBatches(
+        source=HalfClips(), decode=ClipDecoder(spec=SPEC), draws=EvaluationDraws(image_size=32, withheld="audio"),
+        labels=None, batch_size=8, rank=0, world_size=1,
+    )  # fmt: skip
+    batch = next(iter(build()))
+    assert not batch.has_audio.any()
+    assert not batch.waveform.any()
+    assert not batch.sound_samples.any()
+    assert batch.has_video.tolist() == [True, True, False, False, True, True, True, True]
+    assert batch.valid.all()
 
 
 @dataclass

@@ -14,6 +14,8 @@ import hicmae
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo-data": ("hicmae.cli.demo_data", "make a synthetic corpus of talking faces (mp4 files and a manifest)"),
     "manifest": ("hicmae.cli.manifest", "make a manifest from folders of media files"),
+    "prepare": ("hicmae.cli.prepare", "a benchmark as downloaded, or a manifest, to checked clips in shards"),
+    "faces": ("hicmae.cli.faces", "cut the face out of each clip of a manifest"),
     "shards": ("hicmae.cli.shards", "pack a manifest's clips into WebDataset shards; inspect or verify them"),
     "export": ("hicmae.cli.export", "turn a training checkpoint into a folder that load_backbone reads"),
     "embed": ("hicmae.cli.embed", "features of video files, with an exported model"),

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
-import time
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hicmae.cli.packing import (
+    Bar,
+    add_storage_arguments,
+    progress_bars,
+    show_rejects,
+    storage_of,
+    work_that_can_go_on,
+)
 from hicmae.cli.shards_info import info_table, quality_text, sheet_clips
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
-
-    from hicmae.data.packed import Reject
-
-_SHOWN = 10
-_AUDIO_BESIDE = {"original": "original", "h264": "aac", "jpeg": "wav"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,14 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     write.add_argument("manifest", type=Path, help="CSV or Parquet, one row a clip")
     write.add_argument("out", type=Path, help="folder for the shards")
     write.add_argument("--split", default=argparse.SUPPRESS, help="pack this split alone (default: all clips)")
-    write.add_argument("--format", choices=("original", "h264", "jpeg"), default="original",
-                       help="how pictures are stored: the files as they are, or re-encoded as squares")  # fmt: skip
-    write.add_argument("--audio", choices=("original", "aac", "flac", "wav"), default=argparse.SUPPRESS,
-                       help="how sound is stored (default: original, with h264 aac, with jpeg wav)")  # fmt: skip
-    write.add_argument("--size", type=int, default=160, metavar="PIXELS", help="side of re-encoded squares")
-    write.add_argument("--square", type=_square, default="centre", metavar="centre|T,L,S",
-                       help="what to take of the displayed picture; numbers are top, left, side in pixels")  # fmt: skip
-    write.add_argument("--shard-mb", type=float, default=256.0, metavar="MB", help="size of a shard, in megabytes")
+    add_storage_arguments(write, default_format="original")
     write.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
     write.add_argument("--part", type=_part, default=(1, 1), metavar="i/n",
                        help="write the i-th of n parts, for arrays of jobs (default: 1/1)")  # fmt: skip
@@ -78,108 +70,37 @@ def _part(text: str) -> tuple[int, int]:
     return number, total
 
 
-def _square(text: str) -> tuple[int, int, int] | None:
-    if text == "centre":
-        return None
-    try:
-        top, left, side = (int(piece) for piece in text.split(","))
-    except ValueError:
-        message = f"{text!r} is neither 'centre' nor top,left,side in pixels, for instance 0,32,160"
-        raise argparse.ArgumentTypeError(message) from None
-    return top, left, side
-
-
 def run(args: argparse.Namespace) -> int:
     """Run the action; 0 when all is well."""
-    from concurrent.futures.process import BrokenProcessPool
-
     from rich.console import Console
 
     console = Console()
     actions = {"write": _write, "info": _info, "verify": _verify, "index": _index}
-    try:
+    with work_that_can_go_on("finished shards"):
         return actions[args.action](args, console)
-    except BrokenProcessPool as error:
-        raise ValueError(
-            "a process that packs clips was killed, as happens when memory runs out; run the same command again, with "
-            "fewer --workers: finished shards stay"
-        ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ValueError(
-                f"no space left while writing ({error}); free some and run the same command again: finished shards stay"
-            ) from error
-        raise
-
-
-def _progress(console: Console) -> Progress:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
-    )  # fmt: skip
-
-
-class _Meter:
-    """Clips a second since the first report, which comes when the work begins and counts what was there before."""
-
-    def __init__(self) -> None:
-        self._first: int | None = None
-        self._last = 0
-
-    def done(self, clips: int) -> None:
-        if self._first is None:
-            self._first, self._started = clips, time.monotonic()
-        self._last, self._now = clips, time.monotonic()
-
-    def text(self) -> str:
-        clips, seconds = self._last - (self._first or 0), max(1e-9, self._now - self._started)
-        return f"{clips / seconds:.1f} clips/s"
 
 
 def _write(args: argparse.Namespace, console: Console) -> int:
     from hicmae.data.manifest import read_manifest, select
     from hicmae.data.shard_writer import write_shards
-    from hicmae.data.storage import StorageFormat
 
-    storage = StorageFormat.from_dict(
-        {
-            "video": args.format,
-            "audio": args.audio if "audio" in args else _AUDIO_BESIDE[args.format],
-            "size": args.size,
-            "square": args.square,
-        }
-    )
+    storage = storage_of(args, picture=args.format)
     manifest = read_manifest(args.manifest)
     if "split" in args:
         manifest = select(manifest, args.split)
-    with _progress(console) as progress:
-        bar = progress.add_task("packing", total=None, speed="")
-        meter = _Meter()
-
-        def show(done: int, total: int) -> None:
-            meter.done(done)
-            progress.update(bar, completed=done, total=total, speed=meter.text())
-
+    with progress_bars(console) as progress:
+        bar = Bar(progress, "packing")
         report = write_shards(
             manifest, args.out, storage=storage, shard_mb=args.shard_mb, workers=args.workers, seed=args.seed,
-            part=args.part, on_progress=show,
+            part=args.part, on_progress=bar,
         )  # fmt: skip
     if report.already_done:
         console.print(f"{report.already_done} shards were finished before")
     console.print(
-        f"{report.packed} clips packed, {len(report.rejected)} rejected, in {args.out} ({meter.text()})",
+        f"{report.packed} clips packed, {len(report.rejected)} rejected, in {args.out} ({bar.speed()})",
         highlight=False,
     )
-    _show_rejects(report.rejected, console)
+    show_rejects(report.rejected, console)
     if report.index is None:
         console.print(f"{report.missing_shards} shards of other parts are missing; the last part writes index.json")
     else:
@@ -196,15 +117,6 @@ def _write(args: argparse.Namespace, console: Console) -> int:
         console.print("every clip was rejected", style="red")
         return 1
     return 0
-
-
-def _show_rejects(rejected: tuple[Reject, ...], console: Console) -> None:
-    for reason, count in Counter(reject.reason for reject in rejected).most_common():
-        console.print(f"  {reason}: {count}", highlight=False)
-    for reject in rejected[:_SHOWN]:
-        console.print(f"  {reject.clip_id}: {reject.detail}", highlight=False, markup=False, soft_wrap=True)
-    if len(rejected) > _SHOWN:
-        console.print(f"  ... and {len(rejected) - _SHOWN} more, in rejects.csv", highlight=False)
 
 
 def _info(args: argparse.Namespace, console: Console) -> int:
@@ -224,7 +136,7 @@ def _verify(args: argparse.Namespace, console: Console) -> int:
     from hicmae.data.shard_index import ShardIndex
     from hicmae.data.shard_verify import verify_shards
 
-    with _progress(console) as progress:
+    with progress_bars(console) as progress:
         bar = progress.add_task("verifying", total=len(ShardIndex.read(args.folder)[0].shards), speed="")
         report = verify_shards(args.folder, decode=args.decode, on_shard=lambda _: progress.advance(bar))
     for problem in report.problems:
@@ -239,7 +151,7 @@ def _verify(args: argparse.Namespace, console: Console) -> int:
 def _index(args: argparse.Namespace, console: Console) -> int:
     from hicmae.data.shard_foreign import index_foreign
 
-    with _progress(console) as progress:
+    with progress_bars(console) as progress:
         bar = progress.add_task("indexing", total=len(list(args.folder.glob("*.tar"))), speed="")
         index = index_foreign(args.folder, on_shard=lambda _: progress.advance(bar))
     totals = index.totals()
@@ -247,5 +159,5 @@ def _index(args: argparse.Namespace, console: Console) -> int:
         f"index.json: {totals['samples']} clips in {totals['shards']} shards, {totals['rejected']} left out",
         highlight=False,
     )
-    _show_rejects(index.rejected, console)
+    show_rejects(index.rejected, console)
     return 0 if totals["samples"] else 1

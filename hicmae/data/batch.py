@@ -9,6 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from hicmae.media.rand_augment import FrameOp
+from hicmae.media.random_erasing import Erasure
 from hicmae.media.yuv import PixelFormat
 
 
@@ -40,9 +42,9 @@ class ClipBatch:
     sound_samples: Tensor
     """int64 (B,): samples of ``waveform`` that are sound; what follows is padding."""
     has_video: Tensor
-    """bool (B,)"""
+    """bool (B,): whether the model gets a picture of the clip."""
     has_audio: Tensor
-    """bool (B,)"""
+    """bool (B,): whether the model gets any sound of it."""
     crop_box: Tensor
     """float32 (B, 4): top, left, height, width, in pixels of a frame."""
     flip: Tensor
@@ -53,6 +55,12 @@ class ClipBatch:
     """int64 (B, V), ascending: video tokens that the encoder sees; None outside pre-training."""
     audio_visible: Tensor | None = None
     """int64 (B, V), ascending: audio tokens that the encoder sees; None outside pre-training."""
+    frame_ops: list[tuple[FrameOp, ...]] = field(default_factory=list)
+    """What is done to all frames of each of the B clips, before the crop; empty where nothing is done to any."""
+    erasures: list[Erasure | None] = field(default_factory=list)
+    """Box of each of the B clips that becomes noise, after the crop; empty where there is none."""
+    stripes: Tensor | None = None
+    """float32 (B, K, 4): stripes of the spectrogram that are masked; None without SpecAugment."""
     labels: dict[str, Tensor] = field(default_factory=dict)
     """int64 (B,) for each categorical label, float32 (B,) for each dimension."""
     index: Tensor
@@ -95,7 +103,12 @@ class ClipBatch:
 
     def first(self, count: int) -> Self:
         """The first ``count`` clips."""
-        return replace(self._map(lambda tensor: tensor[:count]), clip_ids=self.clip_ids[:count])
+        return replace(
+            self._map(lambda tensor: tensor[:count]),
+            clip_ids=self.clip_ids[:count],
+            frame_ops=self.frame_ops[:count],
+            erasures=self.erasures[:count],
+        )
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
         changed: dict[str, Any] = {

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hicmae.config import InputSpec
-from hicmae.data.augment import ClipDraws
+from hicmae.data.augment import ClipDraws, Withheld
 from hicmae.data.batch import ClipBatch, Skip
 from hicmae.data.batch_memory import BatchMemory
 from hicmae.data.costs import Costs
@@ -23,6 +24,7 @@ from hicmae.data.pixels import Pixels, choose_pixels
 from hicmae.data.source import ClipSource, ClipUnreadableError
 from hicmae.media.clip import ClipSlot, DecodedClip, DecodeError
 from hicmae.media.decode import Decoder, PixelFormat, decode_windows
+from hicmae.media.spec_augment import no_stripes
 from hicmae.media.yuv import fill_black
 
 
@@ -119,6 +121,15 @@ def stack_clips(
         gain=torch.tensor([draw.gain for draw in draws], dtype=torch.float32),
         video_visible=stack_optional([draw.video_visible for draw in draws]),
         audio_visible=stack_optional([draw.audio_visible for draw in draws]),
+        # What a clip lacks always looks and sounds the same.
+        frame_ops=_unless_empty([d.frame_ops if c.has_video else () for d, c in zip(draws, decoded, strict=True)]),
+        erasures=_unless_empty([d.erasure if c.has_video else None for d, c in zip(draws, decoded, strict=True)]),
+        stripes=stack_optional(
+            [
+                d.stripes if c.has_audio or d.stripes is None else no_stripes(len(d.stripes))
+                for d, c in zip(draws, decoded, strict=True)
+            ]
+        ),
         labels={
             name: torch.tensor(
                 [clip.labels[name] for clip in clips],
@@ -139,9 +150,13 @@ def stack_clips(
     )
 
 
-def stack_optional(rows: Sequence[NDArray[np.int64] | None]) -> Tensor | None:
+def stack_optional(rows: Sequence[NDArray[Any] | None]) -> Tensor | None:
     present = [row for row in rows if row is not None]
     return torch.from_numpy(np.stack(present)) if present else None
+
+
+def _unless_empty(rows: list[Any]) -> list[Any]:
+    return rows if any(rows) else []
 
 
 def black_clip(slot: ClipSlot, pixels: PixelFormat) -> DecodedClip:
@@ -157,3 +172,12 @@ def black_clip(slot: ClipSlot, pixels: PixelFormat) -> DecodedClip:
         frame_times_s=np.full(len(slot.video), np.nan),
         sound_samples=0,
     )
+
+
+def withhold(clip: DecodedClip, modality: Withheld, pixels: PixelFormat) -> DecodedClip:
+    """The clip as if it had been decoded without picture, or without sound; its memory is overwritten."""
+    if modality == "video":
+        fill_black(clip.video, pixels)
+        return replace(clip, has_video=False, frame_times_s=np.full(len(clip.video), np.nan))
+    clip.waveform[:] = 0
+    return replace(clip, has_audio=False, sound_samples=0)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hicmae.config import InputSpec
-from hicmae.data.augment import EvaluationDraws
+from hicmae.data.augment import EvaluationDraws, Withheld
 from hicmae.data.batch import ClipBatch
 from hicmae.data.labels import LabelSpec
 from hicmae.data.loader import BatchLoader, DataStoppedError, LoaderSettings, stopped
@@ -31,6 +31,7 @@ class EvaluationLoader:
         segments: windows a clip, spread evenly from its start to its end; one window is its middle.
         labels: the labels to compare with; None yields none. All are checked before the first batch.
         loader: batch size, workers, decoder, rank.
+        withheld: give picture (video) or sound (audio) of no clip, as if all lacked it.
 
     Raises:
         ValueError: an unusable label.
@@ -44,6 +45,7 @@ class EvaluationLoader:
         loader: LoaderSettings,
         segments: int = 2,
         labels: LabelSpec | None = None,
+        withheld: Withheld | None = None,
     ) -> None:
         if labels is not None:
             labels.check(source)
@@ -52,7 +54,7 @@ class EvaluationLoader:
         self._build = BuildEvaluationBatches(
             source=source,
             decode=loader.clip_decoder(spec),
-            draws=EvaluationDraws(image_size=spec.image_size, segments=segments),
+            draws=EvaluationDraws(image_size=spec.image_size, segments=segments, withheld=withheld),
             labels=labels,
             batch_size=loader.batch_size,
             rank=loader.rank,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -99,3 +101,18 @@ class Reject:
     def from_dict(cls, values: Mapping[str, str]) -> Self:
         """The inverse of ``to_dict``."""
         return cls(clip_id=values["id"], reason=values["reason"], detail=values["detail"])
+
+
+def write_rejects(path: Path, rejects: Sequence[Reject]) -> Path:
+    """Write ``id, reason, detail`` of clips as CSV, atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # names in tars from elsewhere are any bytes
+        with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.DictWriter(file, ["id", "reason", "detail"], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(reject.to_dict() for reject in rejects)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

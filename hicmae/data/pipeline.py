@@ -16,7 +16,7 @@ from torch.utils.data import get_worker_info
 from hicmae.data.augment import Draws, EvaluationDraws
 from hicmae.data.batch import ClipBatch, Skip
 from hicmae.data.batch_memory import BatchMemory
-from hicmae.data.clip_decoder import ClipDecoder, LoadedClip, black_clip, stack_clips
+from hicmae.data.clip_decoder import ClipDecoder, LoadedClip, black_clip, stack_clips, withhold
 from hicmae.data.costs import Costs
 from hicmae.data.labels import LabelSpec
 from hicmae.data.order import clip_generator, generator
@@ -85,6 +85,11 @@ class BuildTrainingBatches:
             decoded = self.decode(self.source, number, positions, slots=slots, pixels=self.pixels, costs=costs)
         except (DecodeError, ClipUnreadableError) as error:
             return Skip(clip_id=info.clip_id, reason=error.reason, detail=str(error))
+        # Drawn to be dropped at random: not from a clip that has nothing else.
+        decoded = [
+            withhold(clip, draw.withheld, self.pixels) if draw.withheld and clip.has_video and clip.has_audio else clip
+            for clip, draw in zip(decoded, draws, strict=True)
+        ]
         labels = self.labels.encode(info.labels, clip_id=info.clip_id) if self.labels else {}
         return [
             LoadedClip(number=number, clip_id=info.clip_id, decoded=clip, draws=draw, labels=labels)
@@ -188,6 +193,8 @@ class BuildEvaluationBatches:
         positions = [draw.position for draw in draws]
         try:
             decoded = self.decode(self.source, number, positions, slots=slots, pixels=self.pixels, costs=costs)
+            if withheld := self.draws.withheld:
+                decoded = [withhold(clip, withheld, self.pixels) for clip in decoded]
             valid = True
         except (DecodeError, ClipUnreadableError) as error:
             skip = Skip(clip_id=info.clip_id, reason=error.reason, detail=str(error))

@@ -6,7 +6,6 @@ with the places of its members, so that readers fetch bytes without walking thro
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from hicmae.data.clip_table import ClipTable
-from hicmae.data.packed import Reject, Shard
+from hicmae.data.packed import Reject, Shard, write_rejects
 from hicmae.data.storage import StorageFormat
 
 SCHEMA = 2
@@ -89,13 +88,7 @@ class ShardIndex:
         rejects = folder / REJECTS_NAME
         rejects.unlink(missing_ok=True)
         if rejected:
-            temporary = _temporary(rejects)
-            # names in tars from elsewhere are any bytes
-            with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-                writer = csv.DictWriter(file, ["id", "reason", "detail"], lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rejected)
-            temporary.replace(rejects)
+            write_rejects(rejects, self.rejected)
         write_json(
             folder / INDEX_NAME,
             {

@@ -12,7 +12,7 @@ import av.error
 from hicmae.data.manifest import Clip
 from hicmae.data.packed import PackedClip, Reject
 from hicmae.data.storage import StorageFormat
-from hicmae.data.tar_members import AUDIO_EXTENSIONS, MAX_MEMBER_BYTES, VIDEO_EXTENSIONS
+from hicmae.data.tar_members import AUDIO_EXTENSIONS, MAX_MEMBER_BYTES, PICTURE_MEMBERS
 from hicmae.media.clip import DecodeError, MediaInfo
 from hicmae.media.decode import probe
 from hicmae.media.encode import encode_clip
@@ -48,7 +48,7 @@ def pack_clip(clip: Clip, storage: StorageFormat, *, measure: bool = False) -> P
         measure: whether to compare what is stored with its original, when it is re-encoded.
     """
     try:
-        video = _read(clip.video, "video", VIDEO_EXTENSIONS)
+        video = _read(clip.video, "video", PICTURE_MEMBERS)
         audio = _read(clip.audio, "audio", AUDIO_EXTENSIONS)
         if storage.video == "original":
             return _keep(clip, video, audio, storage)

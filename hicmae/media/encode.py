@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hicmae.media.clip import DecodeError
-from hicmae.media.container import Track, open_media
+from hicmae.media.container import Track
+from hicmae.media.frames_file import FramesFile
+from hicmae.media.original import open_original
 from hicmae.media.picture_writer import H264Writer, JpegWriter
 from hicmae.media.sound import read_sound
 from hicmae.media.sound_writer import encode_sound
@@ -58,7 +60,7 @@ def encode_clip(
     """Decode the whole span of a clip and encode it anew, in memory that does not grow with decoded frames.
 
     Args:
-        video: a media file that may hold picture and sound.
+        video: a media file that may hold picture and sound, or a ``.frames`` file.
         audio: a sound file on the same clock, which replaces the sound of ``video``.
         span_s: keep only these seconds (start, end) of the file; None keeps all.
         video_format: ``"h264"`` (mp4) or ``"jpeg"`` (``.frames``).
@@ -81,10 +83,7 @@ def encode_clip(
     if size < 2 or size % 2:
         raise ValueError(f"{name}: size={size} must be even and at least 2, as H.264 wants it")
     with ExitStack() as stack:
-        first = stack.enter_context(open_media(video, name, sound=audio is None)) if video is not None else None
-        second = stack.enter_context(open_media(audio, name, picture=False)) if audio is not None else None
-        picture = first.picture if first is not None else None
-        sound = second.sound if second is not None else first.sound if first is not None else None
+        picture, sound = open_original(stack, video, audio, name)
         if picture is None:
             return _encode_sound_alone(sound, span_s, audio_format, name)
         span = span_frames(picture, span_s)
@@ -109,7 +108,7 @@ def encode_clip(
 
 
 def _encode_picture(
-    picture: Track,
+    picture: Track | FramesFile,
     span: SpanFrames,
     video_format: str,
     size: int,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -45,15 +46,17 @@ class H264Writer:
     extension = "mp4"
 
     def __init__(self, span: SpanFrames, *, size: int, waveform: npt.NDArray[np.int16] | None, rate_hz: int,
-                 name: str) -> None:  # fmt: skip
+                 name: str, options: Mapping[str, str] = H264_OPTIONS) -> None:  # fmt: skip
         """Args:
         span: the frames to come.
         size: side of the squares, even.
         waveform: int16 (samples,), sound from the first frame on; None for none.
         rate_hz: its sample rate.
         name: what errors call this clip.
+        options: of the encoder; frames must come out in the order they go in.
         """
         self.span, self.size, self.waveform, self.rate_hz, self.name = span, size, waveform, rate_hz, name
+        self._options = dict(options)
         self._durations = np.diff(span.ticks, append=span.end_ticks).tolist()
 
     def begin(self) -> None:
@@ -61,7 +64,7 @@ class H264Writer:
         self._buffer = io.BytesIO()
         self._output: Any = av.open(self._buffer, "w", format="mp4")
         rate = Fraction(len(self.span.ticks) / self.span.end_s).limit_denominator(1001)
-        stream = self._output.add_stream("libx264", rate=max(Fraction(1), rate), options=dict(H264_OPTIONS))
+        stream = self._output.add_stream("libx264", rate=max(Fraction(1), rate), options=self._options)
         stream.width = stream.height = self.size
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context

@@ -43,10 +43,13 @@ def decode_raw_frames(track: Track, frames: npt.NDArray[np.int64], take: TakeFra
         DecodeError: ``corrupt_frames`` when the decoder reports damage or delivers too few frames.
     """
     context = track.stream.codec_context
-    context.thread_count = 1
-    context.thread_type = "NONE"
-    # Without "explode" FFmpeg paints over damage and says nothing.
-    context.options = {"err_detect": "crccheck+explode", "max_pixels": str(MAX_PIXELS)}
+    if context.is_open:  # a long video is decoded stretch by stretch, with the same decoder
+        context.flush_buffers()
+    else:
+        context.thread_count = 1
+        context.thread_type = "NONE"
+        # Without "explode" FFmpeg paints over damage and says nothing.
+        context.options = {"err_detect": "crccheck+explode", "max_pixels": str(MAX_PIXELS)}
     if track.counted:
         stretches = [(0, len(track.packets) - 1, {int(number): int(number) for number in frames})]
     else:

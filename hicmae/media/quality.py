@@ -11,7 +11,8 @@ import simplejpeg
 
 from hicmae.media.container import Media, Track, open_media
 from hicmae.media.encode import SAMPLE_RATE_HZ, EncodedMembers, whole_sound
-from hicmae.media.frames_file import is_frames_file, read_frames
+from hicmae.media.frames_file import FramesFile, is_frames_file, read_frames
+from hicmae.media.original import open_original
 from hicmae.media.span import span_frames, write_squares
 
 FRAMES_MEASURED = 16
@@ -46,10 +47,7 @@ def measure_quality(
         DecodeError: one of the two cannot be decoded.
     """
     with ExitStack() as stack:
-        first = stack.enter_context(open_media(video, name, sound=audio is None)) if video is not None else None
-        second = stack.enter_context(open_media(audio, name, picture=False)) if audio is not None else None
-        picture = first.picture if first is not None else None
-        sound = second.sound if second is not None else first.sound if first is not None else None
+        picture, sound = open_original(stack, video, audio, name)
         psnr = start_s = None
         if picture is not None and stored.video is not None:
             span = span_frames(picture, span_s)
@@ -113,7 +111,11 @@ class _Collector:
 
 
 def _squares(
-    picture: Track, numbers: npt.NDArray[np.int64], size: int, square: tuple[int, int, int] | None, name: str
+    picture: Track | FramesFile,
+    numbers: npt.NDArray[np.int64],
+    size: int,
+    square: tuple[int, int, int] | None,
+    name: str,
 ) -> npt.NDArray[np.uint8]:
     collector = _Collector()
     write_squares(picture, numbers, collector, size=size, square=square, name=name)

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hicmae.media.container import Track
+from hicmae.media.frames_file import FramesFile
+from hicmae.media.jpeg_decoder import decode_jpeg
 from hicmae.media.pyav_decoder import decode_frames
 from hicmae.media.square import SquareFrames
 from hicmae.media.window import TOLERANCE_S
@@ -57,7 +59,7 @@ class FrameWriter(Protocol):
         """Take the next square, RGB uint8 (size, size, 3), valid during the call."""
 
 
-def span_frames(picture: Track, span_s: tuple[float, float] | None) -> SpanFrames | None:
+def span_frames(picture: Track | FramesFile, span_s: tuple[float, float] | None) -> SpanFrames | None:
     """The frames that windows of this span may show; None where the span lies outside the picture."""
     times, end_s = picture.times_s, picture.end_s
     begin, finish = (times[0], end_s) if span_s is None else (max(span_s[0], times[0]), min(span_s[1], end_s))
@@ -67,7 +69,7 @@ def span_frames(picture: Track, span_s: tuple[float, float] | None) -> SpanFrame
     last = max(0, int(np.searchsorted(times, finish - TOLERANCE_S)) - 1)
     first = min(first, last)
     numbers = np.arange(first, last + 1)
-    tick = max(picture.tick, FINEST_TICK)
+    tick = FINEST_TICK if isinstance(picture, FramesFile) else max(picture.tick, FINEST_TICK)
     start_s = float(times[first])
     ticks = np.rint((times[numbers] - start_s) * tick.denominator / tick.numerator).astype(np.int64)
     # Of frames that are presented at the same time, the last is seen.
@@ -84,7 +86,7 @@ def span_frames(picture: Track, span_s: tuple[float, float] | None) -> SpanFrame
 
 
 def write_squares(
-    picture: Track,
+    picture: Track | FramesFile,
     numbers: npt.NDArray[np.int64],
     writer: FrameWriter,
     *,
@@ -95,7 +97,7 @@ def write_squares(
     """Decode the frames with these numbers and hand their squares to ``writer``, a few at a time.
 
     Args:
-        picture: the track.
+        picture: the track, or the file of frames.
         numbers: int64 (N,), ascending and distinct.
         writer: takes each frame.
         size: side of the squares, in pixels.
@@ -105,9 +107,13 @@ def write_squares(
     Raises:
         DecodeError: ``corrupt_frames``, or ``square_outside``.
     """
-    squares = _SquaresInOrder(numbers, writer, size=size, square=square, aspect=picture.stream.sample_aspect_ratio,
-                              name=name)  # fmt: skip
-    decode_frames(picture, numbers, squares, name)
+    aspect = None if isinstance(picture, FramesFile) else picture.stream.sample_aspect_ratio
+    squares = _SquaresInOrder(numbers, writer, size=size, square=square, aspect=aspect, name=name)
+    if isinstance(picture, FramesFile):
+        for number in numbers.tolist():
+            squares(number, decode_jpeg(picture, number, name), 0)
+    else:
+        decode_frames(picture, numbers, squares, name)
     squares.flush()
     assert squares.delivered == len(numbers), (name, squares.delivered, len(numbers))
 
