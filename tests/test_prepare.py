@@ -18,9 +18,9 @@ from hicmae.cli import main
 from hicmae.data.file_lock import hold_folder
 from hicmae.data.manifest import Clip, read_manifest
 from hicmae.data.shard_source import ShardSource
-from tests import native_trees, native_trees_wild
+from tests import native_trees
 
-BUILDERS = native_trees.BUILDERS | native_trees_wild.BUILDERS
+BUILDERS = native_trees.BUILDERS
 # (top, left, side) of the halves of tests.native_trees.split_screen: 48 rows of a picture of 120 x 80
 HALVES = {0.0: (16, 6, 48), 0.5: (16, 66, 48)}
 
@@ -123,7 +123,7 @@ def test_strict_leaves_reports_of_work_that_was_done_and_of_other_corpora(
     before = (out / "report.json").read_bytes()
     assert prepare("ravdess", root, out, "--no-shards", "--strict") == 1
     assert (out / "report.json").read_bytes() == before
-    native_trees_wild.build_mer2023(tmp_path / "mer")
+    native_trees.build_mer2023(tmp_path / "mer")
     capsys.readouterr()
     assert prepare("mer2023", tmp_path / "mer", out, "--strict") == 2
     assert "corpus: 'ravdess' there, 'mer2023' now" in capsys.readouterr().err
@@ -143,7 +143,7 @@ def test_people_in_several_folds_of_the_corpus_itself_are_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, out = tmp_path / "root", tmp_path / "out"
-    native_trees_wild.build_werewolf_xl(root)
+    native_trees.build_werewolf_xl(root)
     log = "Round,No,Times_1,Times_2\n1,1,1-01,7-04\n7,4,1-01,7-04\n"
     native_trees.write(root / "log.csv", log)
     assert prepare("werewolf_xl", root, out, "--no-shards") == 0
@@ -171,11 +171,11 @@ def test_strict_passes_where_all_is_as_expected(tmp_path: Path, monkeypatch: pyt
 
     known = replace(
         card("mer2023"), expected=Expected(source="this test", clips=14, splits={"train": 8, "test": 6},
-                                           classes={"emotion": {"neutral": 3, "surprise": 2}}),
+                                           classes={"emotion": {"neutral": 3, "surprised": 2}}),
     )  # fmt: skip
     monkeypatch.setattr(mer2023, "MER2023", known)
     root = tmp_path / "root"
-    native_trees_wild.build_mer2023(root)
+    native_trees.build_mer2023(root)
     assert prepare("mer2023", root, tmp_path / "out", "--strict") == 0
     # a damaged film is found when it is packed, and by then there is a report to look at
     film = root / "mer2023train" / "train" / "sample_00000001.avi"
@@ -192,7 +192,7 @@ def test_strict_passes_where_all_is_as_expected(tmp_path: Path, monkeypatch: pyt
 
 def test_rejects_of_reading_making_and_packing_are_in_one_list(tmp_path: Path) -> None:
     root, out = tmp_path / "root", tmp_path / "out"
-    native = native_trees_wild.build_mafw_frames(root)
+    native = native_trees.build_mafw_frames(root)
     first, second, third, fourth = (found.clip for found in native.clips[:4])
     (root / "data" / "clips" / f"{first.clip_id}.mp4").write_bytes(b"")  # its sound
     picture = root / "data" / "frames" / second.clip_id / "00003.png"

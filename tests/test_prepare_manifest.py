@@ -20,7 +20,7 @@ from hicmae.prepare.checks import split_order
 from hicmae.prepare.config_lines import config_lines
 from hicmae.prepare.folds import make_folds
 from hicmae.prepare.tally import found_labels, tally
-from tests import native_trees, native_trees_wild
+from tests import native_trees
 from tests.corpus import make_corpus
 from tests.test_prepare import rejects, report
 
@@ -203,8 +203,8 @@ def test_manifests_and_options_that_cannot_be_used(
 
 def test_folders_of_pictures_in_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = tmp_path / "own"
-    native_trees_wild.put_frames(own / "faces" / "a")
-    native_trees_wild.put_frames(own / "faces" / "b", "{n:03d}.png")
+    native_trees.put_frames(own / "faces" / "a")
+    native_trees.put_frames(own / "faces" / "b", "{n:03d}.png")
     (own / "faces" / "none").mkdir()
     native_trees.write(own / "a.wav", native_trees.sound())
     native_trees.write(own / "film.mp4", native_trees.film("mp4"))
@@ -227,8 +227,8 @@ def test_folders_of_pictures_in_a_manifest(tmp_path: Path, capsys: pytest.Captur
                 assert clip.video == out / "media" / f"{clip.clip_id}.frames"
                 ends[out.name, clip.clip_id] = read_frames(clip.video.read_bytes(), clip.clip_id).end_s
     assert ends == pytest.approx(
-        {("filled", "a"): native_trees.SECONDS, ("out", "a"): native_trees_wild.FRAMES / 10,
-         ("out", "b"): native_trees_wild.FRAMES / 10}, abs=0.01,
+        {("filled", "a"): native_trees.SECONDS, ("out", "a"): native_trees.FRAMES / 10,
+         ("out", "b"): native_trees.FRAMES / 10}, abs=0.01,
     )  # fmt: skip
     assert len(ShardSource(tmp_path / "out" / "shards")) == 3
     with pytest.raises(ManifestError, match=r"row 2: video .* is a folder; .* with 'hicmae prepare'"):
