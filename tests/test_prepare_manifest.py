@@ -177,7 +177,9 @@ def test_speakers_in_two_splits_are_refused_or_shown(
     assert "1 of 1 speakers occur in two splits: one (test, train)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert prepare(shared, tmp_path / "out", "--allow-shared-subjects", "--no-shards") == 0
-    assert "allow_shared_subjects: true" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "training needs data.allow_shared_subjects: true" in printed
+    assert yaml.safe_load(printed[printed.index("model:\n") :])["data"]["allow_shared_subjects"] is True
 
 
 def test_manifests_and_options_that_cannot_be_used(

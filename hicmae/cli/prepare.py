@@ -178,6 +178,7 @@ def _show(done: PrepareReport, args: argparse.Namespace, corpus: Corpus, console
     """Counts, rejects, where things are, and what to run next."""
     from rich.table import Table
 
+    from hicmae.prepare.checks import shared_subjects
     from hicmae.prepare.config_lines import config_lines
     from hicmae.prepare.report import duration_text
     from hicmae.prepare.run import FACES_SHEET, MANIFEST_NAME, SHARDS_NAME
@@ -207,7 +208,10 @@ def _show(done: PrepareReport, args: argparse.Namespace, corpus: Corpus, console
         job = "folds" if any(split.startswith("fold") for split in done.usable.splits) else "fit"
         _say(console, f"next: python -m finetune {job} --config configs/finetune/{corpus.name}.yaml {data}")
     else:
-        lines = config_lines(corpus.labels, done.usable, shards=shards, manifest=args.out / MANIFEST_NAME)
+        shared = bool(shared_subjects(native.clip for native in corpus.clips))
+        lines = config_lines(
+            corpus.labels, done.usable, shards=shards, manifest=args.out / MANIFEST_NAME, shared_subjects=shared
+        )
         _say(console, f"for a fine-tuning configuration, over configs/finetune/demo.yaml:\n\n{lines}")
 
 
