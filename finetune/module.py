@@ -244,8 +244,9 @@ class FinetuneModule(pl.LightningModule):
                 "head; give --ckpt_path RUN/checkpoints/best.ckpt, or --model.init with an exported recogniser"
             )
         assert self.init is not None
-        recognizer, _ = load_recognizer(self.init)
+        recognizer, transform = load_recognizer(self.init)
         check_same_task(recognizer.targets, self.targets, recognizer.modalities, self.modalities, self.init)
+        check_same_timing(transform.spec, self.spec, self.init)
         self.model.load_state_dict(recognizer.state_dict())
         self._has_head = True
 
@@ -296,7 +297,7 @@ class FinetuneModule(pl.LightningModule):
         check_same_architecture(ModelConfig.from_dict(about["model"]), self.config, "the checkpoint")
         found = Targets(classes=tuple(about["targets"]["classes"]), dimensions=tuple(about["targets"]["dimensions"]))
         check_same_task(found, self.targets, tuple(about["modalities"]), self.modalities, "the checkpoint")
-        check_same_timing(InputSpec.from_dict(about["input"]), self.spec)
+        check_same_timing(InputSpec.from_dict(about["input"]), self.spec, "the checkpoint")
         if self.trainer.state.fn == TrainerFn.FITTING:
             _check_same("ema_decay", about.get("ema_decay"), self.ema_decay)
             _check_same("freeze", about.get("freeze", 0), self.frozen)
