@@ -25,6 +25,7 @@ from finetune.__main__ import FinetuneCLI
 from finetune.data import FinetuneData
 from finetune.evaluation import Evaluation, evaluate
 from finetune.module import FinetuneModule
+from finetune.origin import origin_of
 from finetune.protocol import labelled
 from finetune.tables import headline_scores, markdown_table, score_title, show
 from hicmae.backbone import Features
@@ -33,7 +34,7 @@ from hicmae.benchmarks.card import Card
 from hicmae.data.evaluation import EvaluationLoader
 from hicmae.data.labels import LabelSpec
 from hicmae.data.source import ClipSource
-from hicmae.data.splits import TEST, TRAIN, VAL, Splits
+from hicmae.data.splits import TEST, TRAIN, VAL, Splits, subjects_of
 from hicmae.metrics import categorical_scores
 from hicmae.predictions import ClipOutputs, SegmentOutputs
 from hicmae.probing import Method, ProbeFit, probe_classes, probe_dimensions
@@ -129,10 +130,13 @@ def probe(
         benchmark: whose scores the table shows first.
 
     Raises:
-        ValueError: labels or clips that cannot be used.
+        ValueError: labels or clips that cannot be used; a backbone that was taught the test clips.
     """
     data.setup("fit")
     assert data.splits is not None
+    origin = origin_of(module.init)
+    if origin is not None and origin["content"] == data.protocol.content:
+        data.take_origin(origin, str(module.init))
     sources = {TRAIN: data.splits.train, VAL: data.splits.val, TEST: data.splits.test}
     names: dict[str, list[int]] = {}
     parts: dict[str, PartFeatures] = {}
@@ -146,7 +150,7 @@ def probe(
                 for method in METHODS:
                     row = _probe_one(module, data, parts, feature, columns, task, method)
                     shown = " ".join(
-                        f"{part} {name} {value:.4f}"
+                        f"{labelled(part, data.protocol.label)} {name} {value:.4f}"
                         for part, evaluation in row.evaluations.items()
                         for name, value in list(evaluation.scalars.items())[:1]
                     )
@@ -291,15 +295,18 @@ def _about(module: FinetuneModule, data: FinetuneData) -> dict[str, Any]:
 def _validation(splits: Splits) -> str:
     if splits.val_is_test:
         return "which is the test itself"
-    return "carved from the training clips" if splits.val_is_carved else "the data's own split"
+    if not splits.val_is_carved:
+        return "the data's own split"
+    return "carved from the training speakers" if subjects_of(splits.val) else "carved from the training clips"
 
 
 def write_probe(out: Path, rows: Sequence[ProbeRow], about: dict[str, Any], benchmark: Card | None = None) -> None:
     """Write ``probe.json`` (everything) and ``probe.md`` (a table for each task)."""
     out.mkdir(parents=True, exist_ok=True)
+    protocol = {"protocol": about["label"]} if about["label"] else {}
     content = [
         {"feature": r.feature, "width": r.width, "task": r.task, "method": r.method, "setting": r.setting}
-        | {part: evaluation.to_dict() for part, evaluation in r.evaluations.items()}
+        | {part: protocol | evaluation.to_dict() for part, evaluation in r.evaluations.items()}
         for r in rows
     ]
     text = json.dumps({"about": about, "rows": content}, indent=2, allow_nan=False) + "\n"
