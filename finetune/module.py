@@ -90,6 +90,8 @@ class FinetuneModule(pl.LightningModule):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} must be at least 0 and below 1")
+        if dimensional_weight < 0:
+            raise ValueError(f"dimensional_weight={dimensional_weight} must be 0 or more: below, errors are rewarded")
         if mixing.video_only and "video" not in modalities:
             raise ValueError("mixing.video_only needs video among model.modalities; set mixing.video_only=false")
         self.labels = labels

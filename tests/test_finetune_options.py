@@ -262,6 +262,8 @@ def test_balanced_class_weights_are_those_of_the_training_clips(
     [
         ({"class_weights": [1.0, 2.0]}, "has 2 values"),
         ({"class_weights": [1.0, 2.0, 0.0]}, "positive one for each of the 3 classes"),
+        ({"class_weights": [1.0, float("nan"), 1.0]}, "positive one for each of the 3 classes"),
+        ({"dimensional_weight": -1.0}, "dimensional_weight=-1.0"),
         ({"class_weights": "balanced", "labels": LabelSpec(dimensions={"valence": (0, 1)})}, "there are no classes"),
         ({"ema_decay": 1.0}, "ema_decay=1.0"),
         ({"freeze": 3}, "the encoders have 2 layers"),
