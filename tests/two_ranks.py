@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from multiprocessing.connection import wait
 
 import finetune.callbacks
 import finetune.finish
@@ -40,6 +41,10 @@ if __name__ == "__main__":
     both = [fork.Process(target=run_rank, args=(rank, sys.argv[1:])) for rank in range(RANKS)]
     for process in both:
         process.start()
-    for process in both:
-        process.join()
+    waiting = {process.sentinel: process for process in both}
+    while waiting:
+        for ended in wait(list(waiting)):
+            if waiting.pop(ended).exitcode:  # type: ignore[call-overload]
+                for other in waiting.values():  # would wait for it for half an hour
+                    other.kill()
     sys.exit(max(abs(process.exitcode or 0) for process in both))
