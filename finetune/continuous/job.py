@@ -11,14 +11,18 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
+from finetune.continuous.files import as_json, replace
 from finetune.continuous.fold import run_fold
 from finetune.continuous.inputs import choose_device, divide, prepare
 from finetune.continuous.results import write_results
 from finetune.continuous.settings import ContinuousSettings
 from hicmae.continuous.prediction import LabelledVideo
+from hicmae.data.file_lock import hold_lock
 from hicmae.training.cli import run_job
 
 logger = logging.getLogger(__name__)
+
+_WAIT_S = 600.0
 
 
 def build_parser() -> ArgumentParser:
@@ -52,7 +56,8 @@ def run(settings: ContinuousSettings) -> dict[str, Any] | None:
     if missing:
         logger.info("folds %s are still to be trained; results are written when all are there", missing)
         return None
-    return write_results(settings, folds, others)
+    with hold_lock(settings.out / ".lock", wait_s=_WAIT_S, what=f"{settings.out}"):  # the last folds may end together
+        return write_results(settings, folds, others)
 
 
 def _claim(settings: ContinuousSettings, trained_on: Sequence[LabelledVideo]) -> None:
@@ -71,9 +76,7 @@ def _claim(settings: ContinuousSettings, trained_on: Sequence[LabelledVideo]) ->
         )
     wanted = {"backbone": _weights(settings.backbone), "videos": seen.hexdigest()[:16], **settings.trained_by()}
     if not path.is_file():
-        draft = path.with_name(f".{path.name}.draft")
-        draft.write_text(json.dumps(wanted, indent=2) + "\n")
-        draft.replace(path)
+        replace(path, as_json(wanted))
         return
     found: dict[str, Any] = json.loads(path.read_text())
     if differing := [

@@ -29,14 +29,17 @@ from hicmae.backbone import Backbone, mix_layers
 from hicmae.config import InputSpec
 from hicmae.continuous.footage import Stretch, open_footage
 from hicmae.continuous.sequences import LongVideo
+from hicmae.data.file_lock import HeldLock, hold_lock
 from hicmae.media.batch_transform import BatchTransform
 
 logger = logging.getLogger(__name__)
 
 Stream = Literal["video", "audio", "fused_video", "fused_audio"]
 STREAMS: tuple[Stream, ...] = ("video", "audio", "fused_video", "fused_audio")
-VERSION = 1
+VERSION = 2
 """Raised whenever the same settings would give other features."""
+_WAIT_S = 1800.0
+"""Longest time that another process may be silent which computes the wanted features; it speaks after each batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,24 +123,32 @@ class FeatureStore:
         )
 
     def get(self, video: LongVideo) -> Features:
-        """The features of a video, computed now if they are not there.
+        """The features of a video, computed now if they are not there. Where several processes want them, one
+        computes and the others wait.
 
         Raises:
             DecodeError: the video cannot be decoded.
             ValueError, FileNotFoundError: a folder of faces that cannot be used.
+            TimeoutError: another process has the video and does nothing.
         """
         if (found := self.find(video)) is not None:
             return found
-        if (stale := self.folder / video.name).exists():
-            logger.info("features of %s were made by another model, settings or file: made anew", video.name)
-            shutil.rmtree(stale)
-        self._compute(video)
-        features = self.find(video)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with hold_lock(
+            self.folder / f".{video.name}.lock", wait_s=_WAIT_S, what=f"{video.name} in {self.folder}"
+        ) as lock:
+            if (found := self.find(video)) is not None:
+                return found
+            if (stale := self.folder / video.name).exists():
+                logger.info("features of %s were made by another model, settings or file: made anew", video.name)
+                shutil.rmtree(stale)
+            self._compute(video, lock)
+            features = self.find(video)
         assert features is not None
         return features
 
     @torch.inference_mode()
-    def _compute(self, video: LongVideo) -> None:
+    def _compute(self, video: LongVideo, lock: HeldLock) -> None:
         draft = self.folder / f".{video.name}.draft"
         shutil.rmtree(draft, ignore_errors=True)
         began = time.perf_counter()
@@ -156,7 +167,7 @@ class FeatureStore:
             starts = footage.starts(steps, self.spec)
             present[:, 0] = footage.shown(starts, self.spec)[1]
             for stretch in _one_ahead(footage.stretches(steps, self.spec)):
-                self._embed(stretch, present, out)
+                self._embed(stretch, present, out, lock)
         for array in out.values():
             array.flush()
         np.save(draft / "steps.npy", steps)
@@ -168,7 +179,9 @@ class FeatureStore:
         logger.info("features of %s: %d steps, %.0f a second; picture at %.1f%% of them, sound at %.1f%%", video.name,
                     len(steps), len(steps) / (time.perf_counter() - began), *(100 * present.mean(axis=0)))  # fmt: skip
 
-    def _embed(self, stretch: Stretch, present: NDArray[np.bool_], out: Mapping[str, NDArray[Any]]) -> None:
+    def _embed(
+        self, stretch: Stretch, present: NDArray[np.bool_], out: Mapping[str, NDArray[Any]], lock: HeldLock
+    ) -> None:
         """Write the features of a stretch's steps, and which of them have sound."""
         device = next(self.backbone.parameters()).device
         samples = self.spec.audio_samples
@@ -190,6 +203,7 @@ class FeatureStore:
                 if value is not None:
                     there = _presence(name, present[where])
                     out[name][where] = np.where(there[:, None], value.float().cpu().numpy(), 0)
+            lock.beat()
 
     def _stream(self, name: str, features: Any) -> torch.Tensor | None:
         backbone = self.backbone

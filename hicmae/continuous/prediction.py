@@ -17,7 +17,7 @@ from torch import Tensor
 from hicmae.continuous.features import Features
 from hicmae.continuous.leader_follower import LeaderFollower
 from hicmae.continuous.windows import WindowSettings, cut_window, merge_windows, window_starts
-from hicmae.metrics import dimensional_scores
+from hicmae.metrics import DIMENSIONAL, dimensional_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,26 +83,27 @@ def frame_scores(
         targets: names, in order.
 
     Returns:
-        ``ccc``, ``pcc``, ``mae`` and ``rmse`` (means over the targets), each of them by target (``ccc_valence``), and
-        the numbers of ``videos`` and ``frames``. A score that is not defined is NaN.
+        ``ccc``, ``pcc``, ``mae`` and ``rmse`` (means over the targets that have labels here), each of them by target
+        (``ccc_valence``), and the numbers of ``videos`` and ``frames``. A score that is not defined is NaN.
 
     Raises:
         ValueError: no labelled frame.
     """
     names = sorted(labels)
-    if not names:
+    truth = np.concatenate([labels[name] for name in names]) if names else np.empty((0, len(targets)))
+    if not np.isfinite(truth).any():
         raise ValueError("there is no labelled frame to score")
-    truth = np.concatenate([labels[name] for name in names])
     guess = np.concatenate([predictions[name] for name in names])
     result: dict[str, float] = {}
-    by_target = []
-    for k in range(len(targets)):
+    by_target = {}
+    for k, target in enumerate(targets):
         there = np.isfinite(truth[:, k])
-        by_target.append(dimensional_scores(truth[there, k], guess[there, k]))
-    for score in ("ccc", "pcc", "mae", "rmse"):
-        values = [getattr(one, score) for one in by_target]
-        result[score] = sum(values) / len(values)
-        result |= {f"{score}_{target}": value for target, value in zip(targets, values, strict=True)}
+        if there.any():
+            by_target[target] = dimensional_scores(truth[there, k], guess[there, k])
+    for score in DIMENSIONAL:
+        values = {target: float(getattr(one, score)) for target, one in by_target.items()}
+        result[score] = sum(values.values()) / len(values)
+        result |= {f"{score}_{target}": values.get(target, math.nan) for target in targets}
     return result | {"videos": len(names), "frames": int(np.isfinite(truth).any(axis=1).sum())}
 
 
