@@ -15,6 +15,7 @@ import yaml
 
 from finetune.__main__ import main as finetune_main
 from finetune.continuous import fold as fold_module
+from finetune.continuous import results as results_module
 from finetune.continuous.fold import FoldParts, run_fold
 from finetune.continuous.inputs import divide
 from finetune.continuous.job import build_parser
@@ -24,6 +25,7 @@ from hicmae.backbone import Backbone
 from hicmae.checkpoint import save_export
 from hicmae.config import InputSpec
 from hicmae.continuous.export import load_head
+from hicmae.continuous.merging import centre_folds
 from hicmae.continuous.prediction import frame_scores, predict_frames
 from hicmae.continuous.synthetic import LongClipSettings, write_long_clips
 from hicmae.continuous.windows import WindowSettings
@@ -39,7 +41,7 @@ def _settings(out: Path, **changes: Any) -> ContinuousSettings:
         "backbone": out,
         "out": out,
         "data": DataSettings(table=out / "table.csv"),
-        "window": WindowSettings(length=100, hop=80),
+        "window": WindowSettings(length=100, hop=100),
         "training": TrainingSettings(epochs=7, lr=3e-3, batch_size=4),
         "device": "cpu",
     }
@@ -66,7 +68,7 @@ def test_the_head_recovers_valence_and_arousal_of_held_out_speakers(
 
     head, about = load_head(tmp_path / "export")
     window = WindowSettings(**about["window"])
-    values = predict_frames(head, parts.score[0], window, batch_size=3).clip(-1, 1)
+    values = predict_frames(head, parts.score[0], window, batch_size=3)  # not cut to the limits: merging comes first
     np.testing.assert_allclose(values, predictions[parts.score[0].name], atol=1e-5)
     assert about["targets"] == ["valence", "arousal"]
 
@@ -95,6 +97,28 @@ def test_scores_are_those_of_all_labelled_frames() -> None:
         assert scores[f"rmse_{name}"] == expected.rmse
     assert scores["ccc"] == pytest.approx((scores["ccc_valence"] + scores["ccc_arousal"]) / 2)
     assert (scores["videos"], scores["frames"]) == (2, 75)
+    for values in labels.values():
+        values[:, 1] = np.nan  # a part need not have every target
+    scores = frame_scores(guess, labels, ["valence", "arousal"])
+    assert scores["ccc"] == scores["ccc_valence"]
+    assert np.isnan(scores["ccc_arousal"])
+    with pytest.raises(ValueError, match="no labelled frame"):
+        frame_scores(
+            guess, {name: np.full_like(values, np.nan) for name, values in labels.items()}, ["valence", "arousal"]
+        )
+
+
+def test_the_best_checkpoint_is_remembered_where_a_folder_is_moved(tmp_path: Path) -> None:
+    before, after = (
+        fold_module._Keep(tmp_path / name, filename="best", monitor="val/ccc", mode="max") for name in "ab"
+    )
+    before.best_model_score = before.kth_value = torch.tensor(0.5)
+    before.best_model_path = before.kth_best_model_path = str(tmp_path / "a" / "best.ckpt")
+    before.best_k_models = {before.best_model_path: torch.tensor(0.5)}
+    after.load_state_dict(before.state_dict())
+    assert after.best_model_score == 0.5
+    assert after.best_k_models == {str(tmp_path / "b" / "best.ckpt"): torch.tensor(0.5)}
+    assert after.kth_best_model_path == after.best_model_path == str(tmp_path / "b" / "best.ckpt")
 
 
 def test_folds_choose_score_and_train_on_different_subjects(tmp_path: Path) -> None:
@@ -149,6 +173,8 @@ def test_from_the_command_line_and_again_after_a_kill(
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert finetune_main(_arguments(corpus, whole)) == 0
+    _check_outputs(whole)
+    monkeypatch.setattr(results_module, "_draw", lambda *_: None)  # once is enough
 
     steps = 0
     step = ContinuousModule.training_step
@@ -166,6 +192,19 @@ def test_from_the_command_line_and_again_after_a_kill(
     assert not (broken / "metrics.json").exists()
     before = steps
     monkeypatch.setattr(ContinuousModule, "training_step", step)
+    broken = broken.rename(tmp_path / "moved")
+    predict = fold_module._predict
+
+    def killed_later(folder: Path, *args: Any, **named: Any) -> None:
+        predict(folder, *args, **named)
+        if folder.name == "1":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fold_module, "_predict", killed_later)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        finetune_main(_arguments(corpus, broken))
+    assert not (broken / "folds" / "1" / "result.json").exists()
+    monkeypatch.setattr(fold_module, "_predict", predict)
     trained: list[int] = []
     fit = fold_module._train
     monkeypatch.setattr(
@@ -178,14 +217,30 @@ def test_from_the_command_line_and_again_after_a_kill(
     assert (broken / "predictions" / "predictions.csv").read_text() == (
         whole / "predictions" / "predictions.csv"
     ).read_text()
-    _check_outputs(whole)
+    assert (broken / "folds" / "1" / "result.json").read_text() == (whole / "folds" / "1" / "result.json").read_text()
 
     # Nothing to train any more; but a folder is one run's alone.
     trained.clear()
+    for fold in range(3):
+        _exaggerate(whole, fold)
     assert finetune_main(_arguments(corpus, whole)) == 0
     assert trained == []
+    # Folds are merged as they are; the result alone is cut to the limits.
+    raw = np.stack([np.sin(np.arange(1, 151) / 20 + fold / 4) * (1 + fold / 4) + fold / 10 for fold in range(3)])
+    table = pd.read_parquet(whole / "predictions.parquet")
+    np.testing.assert_allclose(table[table["name"] == "5-25-48x48"]["valence_best"], centre_folds(raw), atol=1e-6)
+    assert not np.allclose(centre_folds(raw), centre_folds(raw.clip(-1, 1)), atol=0.01)
+    assert table["arousal_best"].max() == 1
     assert finetune_main([*_arguments(corpus, whole), "--seed", "1"]) == 2
     assert "seed is 0 there and 1 now" in capsys.readouterr().err
+
+
+def _exaggerate(folder: Path, fold: int) -> None:
+    """Let a fold predict a curve that goes beyond the limits."""
+    path = folder / "folds" / str(fold) / "predictions.parquet"
+    table = pd.read_parquet(path)
+    curve = np.sin(table["frame"] / 20 + fold / 4) * (1 + fold / 4) + fold / 10
+    table.assign(valence=curve, arousal=curve).to_parquet(path, index=False)
 
 
 def _check_outputs(out: Path) -> None:
