@@ -17,7 +17,7 @@ from finetune.__main__ import main as finetune_main
 from finetune.continuous import fold as fold_module
 from finetune.continuous import results as results_module
 from finetune.continuous.fold import FoldParts, run_fold
-from finetune.continuous.inputs import divide
+from finetune.continuous.inputs import divide, prepare
 from finetune.continuous.job import build_parser
 from finetune.continuous.module import ContinuousModule
 from finetune.continuous.settings import ContinuousSettings, DataSettings, TrainingSettings
@@ -27,6 +27,7 @@ from hicmae.config import InputSpec
 from hicmae.continuous.export import load_head
 from hicmae.continuous.merging import centre_folds
 from hicmae.continuous.prediction import frame_scores, predict_frames
+from hicmae.continuous.statistics import centred, stream_statistics
 from hicmae.continuous.synthetic import LongClipSettings, write_long_clips
 from hicmae.continuous.windows import WindowSettings
 from hicmae.metrics import dimensional_scores
@@ -79,6 +80,25 @@ def test_the_head_recovers_valence_and_arousal_of_held_out_speakers(
         again = pd.read_parquet(tmp_path / "predictions.parquet")
         assert (again["name"] == "v30").sum() == 2 * steps
         assert again[again["name"] != "v30"].reset_index(drop=True).equals(table)
+
+
+def test_centred_features_do_not_tell_who_it_is() -> None:
+    video = labelled_video(3, steps=300)
+    video.features.present["audio"][200:] = False
+    other = replace(video, features=replace(
+        video.features, streams={name: values + np.float16(2) for name, values in video.features.streams.items()}
+    ))  # fmt: skip
+    streams = ("video", "audio")
+    one, two = centred(video, streams), centred(other, streams)
+    mean, std = stream_statistics([one, two], streams)
+    for name in streams:
+        np.testing.assert_allclose(one.values(name, 90, 50), two.values(name, 90, 50), atol=3e-3)
+        np.testing.assert_allclose(one.window(streams, 250, 100)[0][name][:50], one.values(name, 250, 50))
+        there = video.features.present[name]
+        plain = video.features.streams[name][there].astype(np.float64)
+        np.testing.assert_allclose(one.values(name, 0, 300)[there], plain - plain.mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(mean[name], 0, atol=1e-5)
+        np.testing.assert_allclose(std[name], plain.std(axis=0), rtol=2e-3)
 
 
 def test_scores_are_those_of_all_labelled_frames() -> None:
@@ -147,6 +167,12 @@ def test_folds_choose_score_and_train_on_different_subjects(tmp_path: Path) -> N
         divide(videos, _settings(tmp_path, folds=0))
 
 
+def _parsed(arguments: list[str]) -> ContinuousSettings:
+    parser = build_parser()
+    fields = vars(parser.instantiate(parser.parse_args(arguments)))
+    return ContinuousSettings(**{name: value for name, value in fields.items() if name != "config"})
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Long clips of five speakers and the export of a tiny backbone with random weights."""
@@ -164,7 +190,7 @@ def _arguments(corpus: Path, out: Path) -> list[str]:
         "--data.annotations", str(corpus / "VA_Set"), "--data.videos", f'["{corpus / "videos"}"]', "--features.every",
         "3", "--window.length", "30", "--window.hop", "20", "--folds", "3", "--training.epochs", "2",
         "--training.batch_size", "2", "--device", "cpu", "--model.leader_width", "16", "--model.follower_width", "8",
-        "--model.attention_width", "8",
+        "--model.attention_width", "8", "--centre_features", "true",
     ]  # fmt: skip
 
 
@@ -173,7 +199,7 @@ def test_from_the_command_line_and_again_after_a_kill(
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert finetune_main(_arguments(corpus, whole)) == 0
-    _check_outputs(whole)
+    _check_outputs(whole, _parsed(_arguments(corpus, whole)[1:]))
     monkeypatch.setattr(results_module, "_draw", lambda *_: None)  # once is enough
 
     steps = 0
@@ -243,7 +269,14 @@ def _exaggerate(folder: Path, fold: int) -> None:
     table.assign(valence=curve, arousal=curve).to_parquet(path, index=False)
 
 
-def _check_outputs(out: Path) -> None:
+def _check_outputs(out: Path, settings: ContinuousSettings) -> None:
+    # A head that is loaded says of a video what the fold said of it.
+    head, about = load_head(out / "folds" / "0" / "export")
+    assert about["centre_features"]
+    video = next(video for video in prepare(settings, device="cpu") if video.split == "test")
+    table = pd.read_parquet(out / "folds" / "0" / "predictions.parquet").query("checkpoint == 'best'")
+    values = predict_frames(head, video, WindowSettings(**about["window"]), batch_size=2)
+    np.testing.assert_allclose(values, table[table["name"] == video.name][["valence", "arousal"]], atol=1e-5)
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["best"]["scored"]["videos"] == 4
     assert metrics["best"]["scored"]["frames"] == 4 * (150 - 8)  # 5% of the frames have no label
@@ -287,9 +320,7 @@ def test_what_is_wrong_is_said_before_anything_is_computed(
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "finetune").glob("continuous*.yaml")), ids=lambda p: p.name)
 def test_shipped_settings_are_understood(path: Path) -> None:
-    parser = build_parser()
-    fields = vars(parser.instantiate(parser.parse_args(["--config", str(path)])))
-    settings = ContinuousSettings(**{name: value for name, value in fields.items() if name != "config"})
+    settings = _parsed(["--config", str(path)])
     assert settings.folds == 6
     if path.name == "continuous.yaml":  # says all there is to say, and the defaults
         default = _settings(Path("x"), window=WindowSettings(), training=TrainingSettings(), device="auto")

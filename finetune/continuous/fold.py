@@ -18,13 +18,14 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from finetune.continuous.data import ContinuousData, stream_statistics
+from finetune.continuous.data import ContinuousData
 from finetune.continuous.files import as_json, replace
 from finetune.continuous.module import MONITORED, ContinuousModule
 from finetune.continuous.settings import ContinuousSettings
 from hicmae.continuous.export import save_head
 from hicmae.continuous.leader_follower import LeaderFollower
 from hicmae.continuous.prediction import LabelledVideo, predict_frames
+from hicmae.continuous.statistics import stream_statistics
 from hicmae.data.file_lock import hold_lock_if_free
 from hicmae.training.checkpoint_io import AtomicCheckpointIO
 from hicmae.training.run_directory import checkpoint_directory, export_directory

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,18 +30,24 @@ class LabelledVideo:
     features: Features
     labels: NDArray[np.float32] | None
     """float32 (N, K), NaN where a frame has no label; ``None``: the video has none."""
+    centre: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """float32 (D,) by stream: what is taken from its features (``statistics.centred``); none: they are as stored."""
 
     @property
     def labelled_frames(self) -> int:
         """Frames with a label of any target."""
         return 0 if self.labels is None else int(np.isfinite(self.labels).any(axis=1).sum())
 
+    def values(self, stream: str, start: int, length: int) -> NDArray[np.float32]:
+        """Features of at most ``length`` steps, float32 (steps, D)."""
+        part: NDArray[np.float32] = self.features.streams[stream][start : start + length].astype(np.float32)
+        return part - self.centre[stream] if stream in self.centre else part
+
     def window(self, streams: Sequence[str], start: int, length: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """One window: features, float32 (L, D), and presence, bool (L,), of every stream."""
         features, present = {}, {}
         for name in streams:
-            part = cut_window(self.features.streams[name], start, length)
-            features[name] = torch.from_numpy(part.astype(np.float32))
+            features[name] = torch.from_numpy(cut_window(self.values(name, start, length), 0, length))
             present[name] = torch.from_numpy(cut_window(self.features.present[name], start, length))
         return features, present
 
