@@ -26,6 +26,7 @@ from hicmae.continuous.footage import FaceFrames, find_faces, open_footage
 from hicmae.continuous.labels import read_rows
 from hicmae.continuous.sequences import LongVideo
 from hicmae.continuous.synthetic import LongClipSettings, write_long_clips
+from hicmae.continuous.synthetic import main as make_long_clips
 from hicmae.data.file_lock import HeldLock
 from hicmae.media.clip import DecodeError
 from hicmae.media.decode import decode_clip
@@ -150,6 +151,21 @@ def test_synthetic_faces_show_their_valence_at_the_frames_that_are_labelled(tmp_
 
     assert held_out(0) > 0.7
     assert max(held_out(-25), held_out(25)) < held_out(0) - 0.03
+
+
+def test_long_clips_of_other_settings_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(*options: str) -> str:
+        with pytest.raises(SystemExit):
+            make_long_clips([str(tmp_path / "long"), *options])
+        return capsys.readouterr().err
+
+    assert "at least one in all" in fails("--speakers", "0", "--test-speakers", "0")
+    assert "seconds=0.5 must" in fails("--seconds", "0.5")
+    assert "size=33 must" in fails("--size", "33")
+    options = ["--speakers", "1", "--test-speakers", "0", "--seconds", "1", "--size", "16"]
+    for _ in range(2):
+        assert make_long_clips([str(tmp_path / "long"), *options]) == 0
+    assert "other settings" in fails(*options, "--seed", "1")
 
 
 def test_processes_that_want_the_same_features_compute_them_once(
