@@ -17,12 +17,12 @@ from hicmae.benchmarks import CARDS, card
 from hicmae.data.storage import StorageFormat
 from hicmae.prepare.corpus import benchmark_corpus
 from hicmae.prepare.run import PrepareSettings, prepare
-from tests import native_trees, native_trees_wild
+from tests import native_trees
 from tests.test_finetune import SMALL
 from tests.test_finetune_options import no_figures  # noqa: F401  for all of this file
 
 FOLDER = Path(__file__).parent.parent / "configs" / "finetune"
-BUILDERS = native_trees.BUILDERS | native_trees_wild.BUILDERS
+BUILDERS = native_trees.BUILDERS
 
 
 def settings(name: str) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[int, lis
     def job(folds: Any, fold: int, name: str, given: Sequence[str]) -> Job:
         run.append((fold, list(given)))
         leave_results(tmp_path / "template" / str(fold), fold)
-        script = f"echo training; if [ {fold} = 2 ] && [ -e $1/broken ]; then exit 7; fi; cp $1/template/{fold}/* $2"
+        script = f"cp $1/template/{fold}/* $2; if [ {fold} = 2 ] && [ -e $1/broken ]; then exit 7; fi"
         command = ["sh", "-c", script, "sh", str(tmp_path), str(folds.folder(fold))]
         return Job(name=name, command=command, folder=folds.folder(fold))
 

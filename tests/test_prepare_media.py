@@ -24,7 +24,7 @@ from hicmae.media.frames_file import FramesFile, read_frames
 from hicmae.media.probe import probe
 from hicmae.prepare.frames import LARGEST_SIDE, make_frames_file, scan_frames
 from hicmae.prepare.made_media import make_media, region_square
-from tests import native_trees, native_trees_wild
+from tests import native_trees
 from tests.media_files import read_picture_time, read_sound_time
 from tests.test_prepare import prepare, rejects
 
@@ -127,7 +127,7 @@ def test_frames_that_cannot_be_used(tmp_path: Path, files: dict[str, bytes | Non
 
 def test_face_pictures_and_sound_files_of_a_corpus(tmp_path: Path) -> None:
     root, out = tmp_path / "root", tmp_path / "out"
-    native = native_trees_wild.build_dfew_frames(root)
+    native = native_trees.build_dfew_frames(root)
     assert prepare("dfew", root, out) == 0
     assert rejects(out) == {}
     manifest = read_manifest(out / "manifest.csv")
@@ -145,17 +145,17 @@ def test_face_pictures_and_sound_files_of_a_corpus(tmp_path: Path) -> None:
         assert read.video is not None
         file = read_frames(read.video, clip.clip_id)
         assert found.clip.video is not None
-        pictures = [native_trees.face_frame(n) for n in range(1, native_trees_wild.FRAMES + 1)]
+        pictures = [native_trees.face_frame(n) for n in range(1, native_trees.FRAMES + 1)]
         assert [bytes(file.jpeg(i)) for i in range(len(file.times_s))] == pictures
         np.testing.assert_allclose(
-            file.times_s, np.arange(native_trees_wild.FRAMES) * native_trees.SECONDS / native_trees_wild.FRAMES
+            file.times_s, np.arange(native_trees.FRAMES) * native_trees.SECONDS / native_trees.FRAMES
         )
 
 
 @pytest.mark.parametrize("storage", ["h264", "jpeg"])
 def test_face_pictures_are_re_encoded_with_the_sound_of_the_films(tmp_path: Path, storage: str) -> None:
     root, out = tmp_path / "root", tmp_path / "out"
-    native = native_trees_wild.build_mafw_frames(root)
+    native = native_trees.build_mafw_frames(root)
     assert prepare("mafw", root, out, "--format", storage, "--size", "48") == 0
     clip = read_manifest(out / "manifest.csv").clips[0]
     assert clip.audio == out / "media" / f"{clip.clip_id}.flac"
@@ -173,14 +173,14 @@ def test_face_pictures_are_re_encoded_with_the_sound_of_the_films(tmp_path: Path
     assert info.duration_s == pytest.approx(native_trees.SECONDS, abs=0.01)
     if storage == "jpeg":
         file = read_frames(stored.video, "stored")
-        times = np.arange(native_trees_wild.FRAMES) * native_trees.SECONDS / native_trees_wild.FRAMES
+        times = np.arange(native_trees.FRAMES) * native_trees.SECONDS / native_trees.FRAMES
         np.testing.assert_allclose(file.times_s, times, atol=1e-6)
-        assert [read_picture_time(frame) for frame in decoded(file)] == [0.4] * native_trees_wild.FRAMES
+        assert [read_picture_time(frame) for frame in decoded(file)] == [0.4] * native_trees.FRAMES
 
 
 def test_faces_of_a_silent_film_fill_its_time(tmp_path: Path) -> None:
     film = native_trees.write(tmp_path / "film.mp4", native_trees.silent_film())
-    clip = Clip(clip_id="clip", video=native_trees_wild.put_frames(tmp_path / "faces"), audio=film)
+    clip = Clip(clip_id="clip", video=native_trees.put_frames(tmp_path / "faces"), audio=film)
     (row,), rejected = make_media([NativeClip(clip=clip)], tmp_path / "out", faces=None)
     assert rejected == ()
     assert row.video is not None
@@ -258,7 +258,7 @@ def test_face_films_are_written_by_the_tracker_itself(tmp_path: Path) -> None:
 
 def test_folders_of_faces_skip_the_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faces = FakeFaces(monkeypatch)
-    native_trees_wild.build_dfew_frames(tmp_path / "root")
+    native_trees.build_dfew_frames(tmp_path / "root")
     assert prepare("dfew", tmp_path / "root", tmp_path / "out", "--faces", "--no-shards") == 0
     assert faces.calls == {}
 
@@ -298,7 +298,7 @@ def test_a_changed_corpus_and_other_options_are_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, out = tmp_path / "root", tmp_path / "out"
-    native = native_trees_wild.build_dfew_frames(root)
+    native = native_trees.build_dfew_frames(root)
     assert prepare("dfew", root, out, "--no-shards") == 0
     before = (out / "manifest.csv").read_bytes()
     assert prepare("dfew", root, out) == 0  # shards come later

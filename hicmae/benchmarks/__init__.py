@@ -3,6 +3,10 @@
 >>> from hicmae.benchmarks import card
 >>> card("crema_d").labels.classes["emotion"]
 ('angry', 'disgust', 'fearful', 'happy', 'neutral', 'sad')
+
+An emotion has one word on all cards (angry, calm, disgust, fearful, happy, neutral, sad, surprised, worried), whatever
+a corpus's code or number for it; so clips of two corpora can be put into one manifest. MAFW alone keeps the nouns of
+its lists, of which its compound labels are made. The levels of AVCAffe are the corpus's own.
 """
 
 from __future__ import annotations

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
+from hicmae.benchmarks.collected import Collected
 from hicmae.benchmarks.label_files import bad_line, read_lines
-from hicmae.benchmarks.media_by_name import Sorted, media_by_name
-from hicmae.benchmarks.native import FACES
+from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
-from hicmae.data.packed import Reject
 
 LEVELS = {
     "arousal": ("Excited", "Wide-awake", "Neutral", "Dull", "Calm"),
@@ -37,19 +37,19 @@ face_crops/**/aiim001_task_1_clip_001/*.jpg                      or the corpus's
 def _read(root: Path) -> Native:
     truths, segments = root / "ground_truths", root / "videos" / "shorter_segments"
     # The corpus's loader expects the face pictures below images, its download puts them below face_crops.
-    media = media_by_name([segments, root / "face_crops", root / "images"], faces=root / FACES, clip_name=_CLIP.pattern)
+    media = find_media(root, below=[segments, root / "face_crops", root / "images"], clip_name=_CLIP.pattern)
     if not truths.is_dir() or not media.videos:
         looked_for = ["ground_truths/arousal.txt and valence.txt", "videos in videos/shorter_segments"]
         raise not_this_corpus(root, "AVCAffe", looked_for)
     _check_division(root / "info" / "val.txt")
     levels = {name: _read_levels(truths / f"{name}.txt") for name in LEVELS}
-    result = Sorted()
+    collected = Collected(left_out=Counter(media.not_opened()))
     seen: set[str] = set()
-    for name in sorted(set(media.videos) | set(media.frames)):
+    for name in sorted(set(media.videos) | set(media.pictures)):
         match = _CLIP.fullmatch(name)
         if match is None:
-            detail = "a clip is called like aiim001_task_1_clip_001"
-            result.add(Reject(clip_id=name, reason="unknown_name", detail=detail))
+            where = ", ".join(map(str, media.videos.get(name) or media.pictures[name]))
+            collected.reject(name, "unknown_name", f"{where}: a clip is called like aiim001_task_1_clip_001; remove it")
             continue
         task, participant = match.group(1), match.group(2)
         seen.add(task)
@@ -57,14 +57,13 @@ def _read(root: Path) -> Native:
         try:
             labels |= {f"label:{column}": _level(column, task, levels[column]) for column in LEVELS}
         except _Unusable as error:
-            result.add(Reject(clip_id=name, reason=error.reason, detail=str(error)))
+            collected.reject(name, error.reason, str(error))
             continue
         split = "test" if participant in TEST_PARTICIPANTS else "train"
-        result.add(media.clip(name, split=split, subject=participant, labels=labels))
+        collected.add(media.clip(name, split=split, subject=participant, labels=labels))
     for task in sorted({task for tasks in levels.values() for task in tasks} - seen):
-        detail = f"this task has labels, and no clip below {segments}"
-        result.add(Reject(clip_id=task, reason="missing_video", detail=detail))
-    return result.native()
+        collected.reject(task, "missing_video", f"this task has labels, and no clip below {segments}")
+    return collected.native(root)
 
 
 def _check_division(path: Path) -> None:

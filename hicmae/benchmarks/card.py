@@ -18,10 +18,10 @@ class NativeClip:
     """A clip as the corpus has it."""
 
     clip: Clip
-    """Row of the manifest. ``video`` may be a folder of face frames (jpg or png, in the order of their names, in which
-    numbers count as numbers: ``1_2.jpg`` before ``1_10.jpg``) instead of a file; ``audio`` may then be a video file,
-    of which the sound is meant. ``split`` is ``foldN`` (from 1), the fold in which it is tested, or train, val or test
-    where the corpus has one fixed division."""
+    """Row of the manifest. ``video`` may be a folder of face frames (jpg, png or bmp, in the order of their names, in
+    which numbers count as numbers: ``1_2.jpg`` before ``1_10.jpg``) instead of a file; ``audio`` may then be a video
+    file, of which the sound is meant. ``split`` is ``foldN`` (from 1), the fold in which it is tested, or train, val or
+    test where the corpus has one fixed division."""
     region: tuple[float, float, float, float] | None = None
     """Part of the picture in which the speaker is to be seen: (top, left, bottom, right) as fractions of the displayed
     picture's height and width; None is all of it."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
+from hicmae.benchmarks.collected import Collected
 from hicmae.benchmarks.fold_lists import read_folds
 from hicmae.benchmarks.label_files import bad_line, read_table
-from hicmae.benchmarks.media_by_name import Sorted, media_by_name
-from hicmae.benchmarks.native import FACES
+from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
-from hicmae.data.packed import Reject
 
 FOLDS = 5
-CLASSES = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
-"""The corpus numbers them from 1."""
+CLASSES = ("happy", "sad", "neutral", "angry", "surprised", "disgust", "fearful")
+"""The corpus numbers them from 1; of its words, surprise and fear are surprised and fearful here as on other cards."""
 _NUMBER = re.compile(r"\d{1,5}")
 # 16 interpolated frames have no time that sound could be laid beside; the other repeats clip_224x224 as videos.
 _NOT_USED = ("clip_224x224_16f", "clip_224x224_avi")
@@ -31,24 +31,22 @@ Clip/clip_224x224/**/00001/*.jpg                      or the corpus's own face p
 
 def _read(root: Path) -> Native:
     lists = {part: _lists(root, part) for part in ("train", "test")}
-    media = media_by_name([root / "Clip"], faces=root / FACES, clip_name=r"\d{5}", name=_five_digits, skip=_NOT_USED)
+    media = find_media(root, below=[root / "Clip"], clip_name=r"\d{5}", name=_five_digits, skip=_NOT_USED)
     if None in lists.values() or not media:
         looked_for = ["EmoLabel_DataSplit/train(single-labeled) and test(single-labeled)", "videos or frames in Clip"]
         raise not_this_corpus(root, "DFEW", looked_for)
     folds = [(lists["train"] / f"set_{n}.csv", lists["test"] / f"set_{n}.csv") for n in range(1, FOLDS + 1)]  # type: ignore[operator]
     listed, rejects = read_folds(folds, _read_list)
-    result = Sorted(rejects=rejects)
+    collected = Collected(rejects=rejects, left_out=Counter(media.not_opened()))
     for clip in listed:
         if not 1 <= int(clip.label) <= len(CLASSES):
-            detail = f"label {clip.label} is not from 1 to {len(CLASSES)}"
-            result.add(Reject(clip_id=clip.name, reason="unknown_label", detail=detail))
+            collected.reject(clip.name, "unknown_label", f"label {clip.label} is not from 1 to {len(CLASSES)}")
         else:
             labels = {"emotion": CLASSES[int(clip.label) - 1]}
-            result.add(media.clip(clip.name, split=f"fold{clip.fold}", labels=labels))
-    known = {clip.name for clip in listed} | {reject.clip_id for reject in rejects}
-    if rest := len(set(media.pictures) - known):
-        result.left_out["in no list: not single-labelled"] = rest
-    return result.native()
+            collected.add(media.clip(clip.name, split=f"fold{clip.fold}", labels=labels))
+    if rest := media.unlisted([*(clip.name for clip in listed), *(reject.clip_id for reject in rejects)]):
+        collected.left_out["in no list: not single-labelled"] = rest
+    return collected.native(root)
 
 
 def _lists(root: Path, part: str) -> Path | None:

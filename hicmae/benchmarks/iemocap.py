@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, NativeClip, Published, not_this_corpus
-from hicmae.benchmarks.native import Collected, Media, Tree, labelled_twice, malformed, read_lines, read_tree
+from hicmae.benchmarks.collected import NOT_A_CLIP, Collected
+from hicmae.benchmarks.label_files import labelled_twice, malformed, read_lines
+from hicmae.benchmarks.media_files import Media, MediaFiles
+from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import Clip
 
@@ -40,11 +44,16 @@ def region_of(marked: str, speaker: str) -> tuple[float, float, float, float]:
 
 def read(root: Path) -> Native:
     """The utterances that raters agreed to be of one of the four emotions, in acted and improvised dialogues."""
-    tree = read_tree(root, TITLE)
+    media = find_media(root)
     labels = [
-        path for path in tree.texts if path.parent.name.lower() == "emoevaluation" and _DIALOGUE.fullmatch(path.stem)
+        path for path in media.texts if path.parent.name.lower() == "emoevaluation" and _DIALOGUE.fullmatch(path.stem)
     ]
-    films = {path.stem: path for path in tree.videos.values() if _DIALOGUE.fullmatch(path.stem)}
+    # somebody may have cut the utterances into films of their own
+    films = {
+        path.stem: path
+        for path, *_ in media.videos.values()
+        if _DIALOGUE.fullmatch(path.stem) and not _UTTERANCE.fullmatch(path.stem)
+    }
     if not labels and not films:
         looked_for = ("Session1/dialog/EmoEvaluation/Ses01F_impro01.txt", "Session1/dialog/avi/DivX/Ses01F_impro01.avi")
         raise not_this_corpus(root, TITLE, looked_for)
@@ -54,11 +63,16 @@ def read(root: Path) -> Native:
             f"{films[missing[0]]} has no label file {missing[0]}.txt in a folder EmoEvaluation{more}; "
             "copy dialog/EmoEvaluation from the corpus"
         )
-    collected = Collected()
+    collected = Collected(left_out=Counter(media.not_opened()))
     lines = _labels(labels)
     places: dict[str, list[tuple[Path, int]]] = {}
     for path, number, match in lines:
         places.setdefault(match[3], []).append((path, number))
+    for name in media.names():
+        if _UTTERANCE.fullmatch(name) and name not in places:
+            collected.left_out["utterance that no label file names"] += 1
+        elif not _DIALOGUE.fullmatch(name):
+            collected.left_out[NOT_A_CLIP] += 1
     for path, number, match in lines:
         start_s, end_s, clip_id, code = float(match[1]), float(match[2]), match[3], match[4].lower()
         named = _UTTERANCE.fullmatch(clip_id)
@@ -76,19 +90,19 @@ def read(root: Path) -> Native:
             collected.reject(clip_id, "empty_span", f"{path}, line {number}: from {start_s} to {end_s} s")
         else:
             _take(
-                tree, collected, named, (start_s, end_s), EMOTIONS[code], [float(text) for text in match.groups()[4:]]
+                media, collected, named, (start_s, end_s), EMOTIONS[code], [float(text) for text in match.groups()[4:]]
             )
     return collected.native(root)
 
 
 def _take(
-    tree: Tree, collected: Collected, named: re.Match[str], span_s: tuple[float, float], emotion: str,
+    files: MediaFiles, collected: Collected, named: re.Match[str], span_s: tuple[float, float], emotion: str,
     numbers: list[float],
 ) -> None:  # fmt: skip
     clip_id, dialogue, session, marked, gender = named[0], named[1], named[2], named[3], named[4]
-    whole = tree.faces is None
+    whole = files.frames is None
     # A film and the sound of a dialogue share a clock; face frames are of the utterance alone, as is its own sound.
-    media = tree.media(clip_id, video=(dialogue,), sound=(dialogue if whole else clip_id,), in_video=False)
+    media = files.media(clip_id, video=(dialogue,), sound=(dialogue if whole else clip_id,), in_video=False)
     if not isinstance(media, Media):
         collected.rejects.append(media)
         return
@@ -105,9 +119,10 @@ def _take(
 
 
 def _labels(paths: list[Path]) -> list[tuple[Path, int, re.Match[str]]]:
-    found = []
-    problems = []
+    found: list[tuple[Path, int, re.Match[str]]] = []
+    problems: list[tuple[Path, int, str]] = []
     for path in sorted(paths):
+        before = len(found) + len(problems)
         for number, line in read_lines(path):
             if not line.startswith("["):
                 continue  # a heading, or what one rater said of the utterance above
@@ -115,6 +130,8 @@ def _labels(paths: list[Path]) -> list[tuple[Path, int, re.Match[str]]]:
                 found.append((path, number, match))
             else:
                 problems.append((path, number, line))
+        if len(found) + len(problems) == before:
+            raise ValueError(f"{path}: no line of the form {_FORM!r}; copy the file from the corpus again")
     if problems:
         raise malformed(problems, _FORM)
     return found

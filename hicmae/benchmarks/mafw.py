@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
+from hicmae.benchmarks.collected import Collected
 from hicmae.benchmarks.fold_lists import read_folds
 from hicmae.benchmarks.label_files import bad_line, read_lines
-from hicmae.benchmarks.media_by_name import Sorted, media_by_name
-from hicmae.benchmarks.native import FACES
+from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
-from hicmae.data.packed import Reject
 
 FOLDS = 5
 SINGLE = (
@@ -76,25 +76,22 @@ def _read(root: Path, view: str, classes: tuple[str, ...]) -> Native:
     title = f"MAFW ({view})"
     places = [root / _LISTS, *sorted(root.glob(f"*/{_LISTS}"))] if root.is_dir() else []
     lists = next((place / view / "no_caption" for place in places if (place / view / "no_caption").is_dir()), None)
-    media = media_by_name(
-        [root / "data" if (root / "data").is_dir() else root], faces=root / FACES, clip_name=r"\d{5}", skip=[_LISTS]
-    )
+    below = root / "data" if (root / "data").is_dir() else root
+    media = find_media(root, below=[below], clip_name=r"\d{5}", skip=[_LISTS])
     if lists is None or not media:
         looked_for = [f"{_LISTS}/{view}/no_caption", "videos in data/clips or folders of frames in data/frames"]
         raise not_this_corpus(root, title, looked_for)
     folds = [(lists / f"set_{n}" / "train.txt", lists / f"set_{n}" / "test.txt") for n in range(1, FOLDS + 1)]
     listed, rejects = read_folds(folds, _read_list)
-    result = Sorted(rejects=rejects)
+    collected = Collected(rejects=rejects, left_out=Counter(media.not_opened()))
     for clip in listed:
         if clip.label not in classes:
-            detail = f"{clip.label!r} is none of the {len(classes)} classes"
-            result.add(Reject(clip_id=clip.name, reason="unknown_label", detail=detail))
+            collected.reject(clip.name, "unknown_label", f"{clip.label!r} is none of the {len(classes)} classes")
         else:
-            result.add(media.clip(clip.name, split=f"fold{clip.fold}", labels={"emotion": clip.label}))
-    known = {clip.name for clip in listed} | {reject.clip_id for reject in rejects}
-    if rest := len(set(media.pictures) - known):
-        result.left_out[f"in no list of {view}/no_caption"] = rest
-    return result.native()
+            collected.add(media.clip(clip.name, split=f"fold{clip.fold}", labels={"emotion": clip.label}))
+    if rest := media.unlisted([*(clip.name for clip in listed), *(reject.clip_id for reject in rejects)]):
+        collected.left_out[f"in no list of {view}/no_caption"] = rest
+    return collected.native(root)
 
 
 def _read_list(path: Path) -> list[tuple[str, str]]:

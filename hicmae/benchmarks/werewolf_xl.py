@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
+from hicmae.benchmarks.collected import Collected
 from hicmae.benchmarks.label_files import bad_line, csv_header, read_table
-from hicmae.benchmarks.media_by_name import Sorted, media_by_name
-from hicmae.benchmarks.native import FACES
+from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
-from hicmae.data.packed import Reject
 
 FOLDS, SESSIONS_PER_FOLD = 5, 6
 DIMENSIONS = ("valence", "arousal", "dominance")
 LOWEST, HIGHEST = -2.0, 2.0
 _CLIP = re.compile(r"(\d{2})_\d{2}_\d+")
 _SEAT = re.compile(r"(\d{1,2})-(\d{2})")  # session and seat, in the log of who played when
+_SHOWN = 8
 _STARTS = {
     "valence": ("mean_p", "pleasure", "valence"),
     "arousal": ("mean_a", "arousal"),
@@ -39,9 +39,13 @@ ANY.csv or */ANY.csv      columns Round, Times_1, Times_2, ... (the corpus's par
 def _read(root: Path) -> Native:
     tables = {path: csv_header(path) for path in _tables(root)}
     targets = {path: columns for path, header in tables.items() if (columns := _target_columns(header))}
-    media = media_by_name(
-        [root], faces=root / FACES, clip_name=_CLIP.pattern, name=lambda stem: stem.removesuffix("_aligned")
-    )
+    media = find_media(root, clip_name=_CLIP.pattern, name=lambda stem: stem.removesuffix("_aligned"))
+    if tables and media and not targets:
+        there = "; ".join(f"{path}: {', '.join(header) or 'nothing'}" for path, header in list(tables.items())[:_SHOWN])
+        raise ValueError(
+            f"{root}: no table has the columns VideoName, Mean_P..., Mean_A..., Mean_D... (or VideoName, valence, "
+            f"arousal, dominance), separated by commas; there are {there}"
+        )
     if not targets or not media:
         looked_for = [
             "a csv file with the columns VideoName, Mean_P..., Mean_A..., Mean_D... in it or in one of its folders",
@@ -49,31 +53,30 @@ def _read(root: Path) -> Native:
         ]
         raise not_this_corpus(root, "Werewolf-XL", looked_for)
     people = _people([path for path, header in tables.items() if {"round", "times_1"} <= set(header)])
-    result = Sorted()
+    collected = Collected(left_out=Counter(media.not_opened()))
     found: defaultdict[str, list[tuple[str, dict[str, float]]]] = defaultdict(list)
     for path, columns in targets.items():
         for number, row in read_table(path, [*columns.values()]):
             name, place = row["videoname"], f"{path}, line {number}"
             if row.get("group", "speaker").lower() != "speaker":
-                result.left_out[f"group {row['group']}"] += 1
+                collected.left_out[f"group {row['group']}"] += 1
                 continue
             values = {target: _number(row[column]) for target, column in columns.items()}
             if problem := _problem(name, values):
-                result.add(Reject(clip_id=name, reason=problem[0], detail=f"{place}: {problem[1]}"))
+                collected.reject(name, problem[0], f"{place}: {problem[1]}")
                 continue
             found[name].append((place, values))  # type: ignore[arg-type]
     for name, places in sorted(found.items()):
         if any(values != places[0][1] for _, values in places[1:]):
             detail = "; ".join(f"{place}: {values}" for place, values in places)
-            result.add(Reject(clip_id=name, reason="conflicting_labels", detail=f"{detail}. Remove all but one table"))
+            collected.reject(name, "conflicting_labels", f"{detail}. Remove all but one table")
             continue
         session, seat = int(name[:2]), name[:5]
         fold = f"fold{(session - 1) // SESSIONS_PER_FOLD + 1}"
-        result.add(media.clip(name, split=fold, subject=people.get(seat, seat), labels=places[0][1]))
-    known = {*found, *(reject.clip_id for reject in result.rejects)}
-    if rest := len(set(media.pictures) - known):
-        result.left_out["video without a label"] = rest
-    return result.native()
+        collected.add(media.clip(name, split=fold, subject=people.get(seat, seat), labels=places[0][1]))
+    if rest := media.unlisted([*found, *(reject.clip_id for reject in collected.rejects)]):
+        collected.left_out["video without a label"] = rest
+    return collected.native(root)
 
 
 def _tables(root: Path) -> list[Path]:
@@ -136,8 +139,9 @@ WEREWOLF_XL = Card(
     labels=LabelSpec(dimensions=dict.fromkeys(DIMENSIONS, (LOWEST, HIGHEST))),
     folds=FOLDS,
     fold_rule=(
-        "by session (game), the first number of a clip's name: sessions 1-6 are fold1, 7-12 fold2, ... 25-30 fold5. "
-        "Sessions are apart, people are not: 129 people played in 30 games of nine seats, so many are in several folds"
+        "by session (game), the first number of a clip's name: sessions 1-6 are fold1, 7-12 fold2, 13-18 fold3, 19-24 "
+        "fold4, 25-30 fold5. Sessions are apart, people are not: 129 people played in 30 games of nine seats, so many "
+        "are in several folds"
     ),
     metrics=("ccc_valence", "ccc_arousal", "ccc_dominance", "pcc_valence", "pcc_arousal", "pcc_dominance"),
     obtain=(
@@ -151,8 +155,14 @@ WEREWOLF_XL = Card(
         "14,632 clips of speakers, columns Round and Times_1 to Times_7 of the participation log, names such as "
         "01_01_128 with session and seat, folders such as 01_01_128_aligned (code and notebook output of Xinda-Wu/"
         "Werewolf-XL-Baseline)",
-        "folds: 30 sessions, 6 a fold, in order (lists in sunlicai/HiCMAE: 14,457 clips; 3346, 2747, 3066, 3527, "
-        "1771). The first number is the session, not a player: seats 01 to 09 occur under each",
+        "folds: first numbers 01-06, 07-12, 13-18, 19-24, 25-30 (lists in sunlicai/HiCMAE: 14,457 clips; 3346, 2747, "
+        "3066, 3527, 1771)",
+        "the first number is the session and not a player: the corpus authors' own notebook for splitting takes the "
+        "session from it, the HiCMAE authors call these folds session-independent (SVFAP, section 4.3), and the corpus "
+        "has 129 people in 30 sessions",
+        "people are in several sessions and so in several folds: before training, that notebook removes the seats of "
+        "all who also sit in the test sessions (for test sessions 1 to 3 it prints 39 seats of sessions 4 to 22). The "
+        "published folds remove none. The corpus's own baseline has 10 folds of three sessions",
         "order of the three columns in the lists of sunlicai/HiCMAE: arousal, pleasure, dominance (three clips held "
         "against the notebooks); its dominance is of another set of annotators than the notebooks' column",
     ),

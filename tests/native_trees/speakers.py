@@ -1,95 +1,13 @@
-"""CREMA-D, RAVDESS, MSP-IMPROV and IEMOCAP in miniature: right names, right label files, tiny films and sounds.
-
-A builder makes the tree of a corpus below a folder and returns what its parser must find there. What is expected is
-written out here, and shares nothing with the parsers but the types.
-"""
+"""CREMA-D, RAVDESS, MSP-IMPROV and IEMOCAP in miniature."""
 
 from __future__ import annotations
 
-import functools
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import av
-import numpy as np
 
 from hicmae.benchmarks.card import Native, NativeClip
 from hicmae.data.manifest import Clip
-from tests.media_files import make_clip, time_code_picture
-
-SECONDS = 2.8
-
-
-@functools.cache
-def film(kind: str) -> bytes:
-    """A film with sound: ``"mp4"``, ``"avi"`` (MPEG-4, as DivX writes) or ``"flv"`` (Sorenson H.263 and mp3)."""
-    codecs = {
-        "mp4": ("libx264", "aac", 16_000),
-        "avi": ("mpeg4", "pcm_s16le", 8000),
-        "flv": ("flv", "libmp3lame", 22_050),
-    }
-    video_codec, audio_codec, rate = codecs[kind]
-    return make_clip(
-        io.BytesIO(), seconds=SECONDS, size=(48, 48), rate=rate, container=kind, video_codec=video_codec,
-        audio_codec=audio_codec,
-    )  # fmt: skip
-
-
-@functools.cache
-def silent_film() -> bytes:
-    """An mp4 without sound."""
-    return make_clip(io.BytesIO(), seconds=SECONDS, size=(48, 48), with_audio=False)
-
-
-@functools.cache
-def sound(seconds: float = SECONDS, channels: int = 1) -> bytes:
-    """A wav file of 16 kHz."""
-    return make_clip(
-        io.BytesIO(), seconds=seconds, with_video=False, container="wav", audio_codec="pcm_s16le", channels=channels
-    )
-
-
-@functools.cache
-def split_screen(seconds: float) -> bytes:
-    """A film of 120 x 80 of two halves, black above and below: left the time code, right its negative."""
-    buffer = io.BytesIO()
-    output = av.open(buffer, "w", format="avi")
-    stream = output.add_stream("mpeg4", rate=25)
-    stream.width, stream.height, stream.pix_fmt = 120, 80, "yuv420p"
-    stream.codec_context.qmin = stream.codec_context.qmax = 2
-    for number in range(round(seconds * 25)):
-        left = time_code_picture(number / 25, 60, 48)
-        picture = np.zeros((80, 120, 3), dtype=np.uint8)
-        picture[16:64] = np.hstack([left, 255 - left])
-        output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-    output.mux(stream.encode(None))
-    output.close()
-    return buffer.getvalue()
-
-
-@functools.cache
-def face_frame(number: int) -> bytes:
-    """A jpg of 48 x 48 with a time code."""
-    buffer = io.BytesIO()
-    output = av.open(buffer, "w", format="image2pipe")
-    stream = output.add_stream("mjpeg", rate=25)
-    stream.width, stream.height, stream.pix_fmt = 48, 48, "yuvj420p"
-    picture = time_code_picture(number / 25, 48, 48)
-    output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuvj420p")))
-    output.mux(stream.encode(None))
-    output.close()
-    return buffer.getvalue()
-
-
-def write(path: Path, data: bytes | str) -> Path:
-    """A file with its folders."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(data, str):
-        path.write_text(data, encoding="utf-8")
-    else:
-        path.write_bytes(data)
-    return path
+from tests.native_trees.media import face_frame, film, silent_film, sound, split_screen, write
 
 
 def write_faces(root: Path, clip: str, count: int = 5) -> Path:
@@ -268,13 +186,3 @@ def _iemocap_line(utterance: str, start_s: float, end_s: float, code: str, valen
 
 def _native(rows: Sequence[NativeClip], left_out: dict[str, int] | None = None) -> Native:
     return Native(clips=tuple(sorted(rows, key=lambda row: row.clip.clip_id)), left_out=left_out or {})
-
-
-BUILDERS: dict[str, Callable[[Path], Native]] = {
-    "crema_d": build_crema_d,
-    "crema_d_4": build_crema_d_4,
-    "ravdess": build_ravdess,
-    "msp_improv": build_msp_improv,
-    "iemocap": build_iemocap,
-}
-"""Name of a card -> what makes its tree, and returns what must be found in it."""

@@ -1,57 +1,14 @@
-"""MAFW, DFEW, MER2023, AVCAffe and Werewolf-XL in miniature, as ``tests.native_trees`` has the other corpora.
-
-Every class and every fold or part occurs.
-"""
+"""MAFW, DFEW, MER2023, AVCAffe and Werewolf-XL in miniature; every class and every fold or part occurs."""
 
 from __future__ import annotations
 
-import functools
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import av
-import numpy as np
-
 from hicmae.benchmarks.card import Native, NativeClip
 from hicmae.data.manifest import Clip
-from tests.media_files import time_code_picture
-from tests.native_trees import face_frame, film, sound, write
-
-FRAMES = 15
-
-
-@functools.cache
-def png_frame() -> bytes:
-    """A png of 48 x 48 with a time code."""
-    buffer = io.BytesIO()
-    output = av.open(buffer, "w", format="image2pipe")
-    stream = output.add_stream("png", rate=25)
-    stream.width, stream.height, stream.pix_fmt = 48, 48, "rgb24"
-    picture = np.ascontiguousarray(time_code_picture(0.4, 48, 48))
-    output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-    output.mux(stream.encode(None))
-    output.close()
-    return buffer.getvalue()
-
-
-def put(path: Path) -> Path:
-    """A tiny film, or a sound, of the kind that its name ends in."""
-    kind = path.suffix[1:].lower()
-    return write(path, sound() if kind == "wav" else film(kind))
-
-
-def put_frames(folder: Path, name: str = "{n}.jpg") -> Path:
-    """A folder of face frames, numbered from 1."""
-    for n in range(1, FRAMES + 1):
-        write(folder / name.format(n=n), png_frame() if name.endswith(".png") else face_frame(n))
-    return folder
-
-
-def write_lines(path: Path, lines: Sequence[str]) -> Path:
-    """A text file."""
-    return write(path, "".join(f"{line}\n" for line in lines))
+from tests.native_trees.media import put, put_frames, write_lines
 
 
 def _clip(clip_id: str, video: Path, split: str, labels: dict[str, str | float], subject: str = "") -> NativeClip:
@@ -113,7 +70,7 @@ def build_mafw_frames(root: Path) -> Native:
 
 # DFEW ------------------------------------------------------------------------------------------------------------
 
-DFEW_LABELS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
+DFEW_LABELS = ("happy", "sad", "neutral", "angry", "surprised", "disgust", "fearful")
 
 
 def build_dfew(root: Path) -> Native:
@@ -163,6 +120,7 @@ def build_mer2023(root: Path) -> Native:
         name, emotion, valence = f"sample_{i:08d}", MER_LABELS[i % 6], i / 4 - 2
         video = put(folder / f"{name}.avi")
         tables[split].append(f"{name},{emotion},{valence}")
+        emotion = "surprised" if emotion == "surprise" else emotion
         clips.append(_clip(name, video, split, {"emotion": emotion, "valence": valence}))
     put(train / "train" / "sample_00009000.avi")  # without a label
     write_lines(train / "train-label.csv", ["name,discrete,valence", *tables["train"]])
@@ -225,14 +183,3 @@ def build_werewolf_xl(root: Path) -> Native:
     lines.append("01_02_128,中性,0.5,1.0,0.5,listener")
     write_lines(root / "Labels" / "Speaker_202103.csv", lines)
     return Native(clips=tuple(clips), left_out={"group listener": 1})
-
-
-BUILDERS: dict[str, Callable[[Path], Native]] = {
-    "mafw": build_mafw,
-    "mafw_compound": build_mafw_compound,
-    "dfew": build_dfew,
-    "mer2023": build_mer2023,
-    "avcaffe": build_avcaffe,
-    "werewolf_xl": build_werewolf_xl,
-}
-"""Name of a card -> what makes its tree, and returns what must be found in it."""
