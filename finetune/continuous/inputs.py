@@ -56,7 +56,7 @@ def prepare(settings: ContinuousSettings, *, device: str) -> list[LabelledVideo]
         if video.annotation is not None
     }
     backbone, transform = load_backbone(settings.backbone)
-    weights = _digest(settings.backbone)
+    weights = weights_digest(settings.backbone)
     backbone.to(device)
     store = FeatureStore(settings.feature_folder, backbone, transform.spec, weights=weights, settings=settings.features)
     videos: list[LabelledVideo] = []
@@ -166,7 +166,7 @@ def _fold(number: int, videos: list[LabelledVideo], fold: dict[str, int], settin
     )
 
 
-def _digest(backbone: Path) -> str:
+def weights_digest(backbone: Path) -> str:
     """Digest of an export's weights (``load_backbone`` has compared it with the file)."""
     digest: str = json.loads((backbone / "config.json").read_text())["sha256"]["model.safetensors"]
     return digest
