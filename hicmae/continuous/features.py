@@ -15,8 +15,9 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -166,8 +167,10 @@ class FeatureStore:
             present = np.zeros((len(steps), 2), dtype=bool)
             starts = footage.starts(steps, self.spec)
             present[:, 0] = footage.shown(starts, self.spec)[1]
-            for stretch in _one_ahead(footage.stretches(steps, self.spec)):
-                self._embed(stretch, present, out, lock)
+            # Closed before the file is, also after an error: its thread still decodes.
+            with closing(_one_ahead(footage.stretches(steps, self.spec))) as stretches:
+                for stretch in stretches:
+                    self._embed(stretch, present, out, lock)
         for array in out.values():
             array.flush()
         np.save(draft / "steps.npy", steps)
@@ -222,7 +225,7 @@ def _presence(stream: str, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return present[:, 0] & present[:, 1]
 
 
-def _one_ahead(stretches: Iterator[Stretch]) -> Iterator[Stretch]:
+def _one_ahead(stretches: Iterator[Stretch]) -> Generator[Stretch, None, None]:
     """Decode the next stretch while this one goes through the model."""
     with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
         coming = pool.submit(next, stretches, None)
