@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 
 from finetune.callbacks import FollowValidation
@@ -22,6 +21,7 @@ from finetune.tables import check_benchmark
 from hicmae.benchmarks import card
 from hicmae.data.labels import LabelSpec
 from hicmae.training.cli import JobCLI, run_job, standard_callbacks
+from hicmae.training.movable_checkpoint import MovableCheckpoint
 from hicmae.training.run_directory import checkpoint_directory
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class FinetuneCLI(JobCLI):
         )
         for name in ("spec", "labels", "modalities"):
             parser.link_arguments(f"model.{name}", f"data.{name}", apply_on="instantiate")
-        parser.add_lightning_class_args(ModelCheckpoint, "best")
+        parser.add_lightning_class_args(MovableCheckpoint, "best")
         parser.set_defaults({"best.filename": "best", "best.mode": "max", "best.enable_version_counter": False})
 
     @staticmethod

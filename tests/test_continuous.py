@@ -128,19 +128,6 @@ def test_scores_are_those_of_all_labelled_frames() -> None:
         )
 
 
-def test_the_best_checkpoint_is_remembered_where_a_folder_is_moved(tmp_path: Path) -> None:
-    before, after = (
-        fold_module._Keep(tmp_path / name, filename="best", monitor="val/ccc", mode="max") for name in "ab"
-    )
-    before.best_model_score = before.kth_value = torch.tensor(0.5)
-    before.best_model_path = before.kth_best_model_path = str(tmp_path / "a" / "best.ckpt")
-    before.best_k_models = {before.best_model_path: torch.tensor(0.5)}
-    after.load_state_dict(before.state_dict())
-    assert after.best_model_score == 0.5
-    assert after.best_k_models == {str(tmp_path / "b" / "best.ckpt"): torch.tensor(0.5)}
-    assert after.kth_best_model_path == after.best_model_path == str(tmp_path / "b" / "best.ckpt")
-
-
 def test_folds_choose_score_and_train_on_different_subjects(tmp_path: Path) -> None:
     videos = [labelled_video(number, steps=60) for number in range(9)]
     videos.append(labelled_video(20, steps=60, split="test"))

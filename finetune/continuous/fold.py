@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from finetune.continuous.data import ContinuousData
 from finetune.continuous.files import as_json, replace
@@ -28,6 +26,7 @@ from hicmae.continuous.prediction import LabelledVideo, predict_frames
 from hicmae.continuous.statistics import stream_statistics
 from hicmae.data.file_lock import hold_lock_if_free
 from hicmae.training.checkpoint_io import AtomicCheckpointIO
+from hicmae.training.movable_checkpoint import MovableCheckpoint
 from hicmae.training.run_directory import checkpoint_directory, export_directory
 
 logger = logging.getLogger(__name__)
@@ -120,7 +119,7 @@ def _train(
     )  # fmt: skip
     checkpoints = checkpoint_directory(folder)
     # At the end of the epoch, as a checkpoint taken after the validation would skip the rest of it when resumed.
-    keep = partial(_Keep, checkpoints, enable_version_counter=False, save_on_train_epoch_end=True)
+    keep = partial(MovableCheckpoint, checkpoints, enable_version_counter=False, save_on_train_epoch_end=True)
     best = keep(filename=BEST, monitor=MONITORED, mode="max")
     last_one = keep(filename=LAST)  # "save_last" would be the last one that was best
     trainer = pl.Trainer(
@@ -175,21 +174,6 @@ def _predict(
     draft = path.with_name(f".{path.name}.draft")
     pd.concat(tables, ignore_index=True).to_parquet(draft, index=False)
     draft.replace(path)
-
-
-class _Keep(ModelCheckpoint):
-    """Goes on in a folder that has been moved or copied: Lightning would forget the best score so far, and with it
-    which checkpoint is the best."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the state of a checkpoint, with its files where they are now."""
-
-        def here(path: str) -> str:
-            return str(Path(self.dirpath or "") / Path(path).name) if path else path
-
-        moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
-        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict(state_dict | moved | {"best_k_models": best, "dirpath": self.dirpath})
 
 
 def _load(folder: Path, module: ContinuousModule, checkpoint: str) -> None:
