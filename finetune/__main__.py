@@ -16,10 +16,9 @@ from finetune.callbacks import FollowValidation
 from finetune.data import FinetuneData
 from finetune.finish import finish_test, finish_training
 from finetune.module import FinetuneModule, monitored_score
-from finetune.start import describe_head, is_recognizer
+from finetune.start import describe_head, is_recognizer, origin_of
 from finetune.tables import check_benchmark
 from hicmae.benchmarks import card
-from hicmae.checkpoint import read_export
 from hicmae.data.labels import LabelSpec
 from hicmae.training.cli import JobCLI, run_job, standard_callbacks
 from hicmae.training.run_directory import checkpoint_directory
@@ -86,15 +85,16 @@ class FinetuneCLI(JobCLI):
         return given if isinstance(given, LabelSpec) else LabelSpec(classes=given.classes, dimensions=given.dimensions)
 
     def before_fit(self) -> None:
-        """Say what becomes of a trained head."""
+        """Say what becomes of a trained head; refuse a backbone that has learnt from the test clips."""
         describe_head(self.model.init, self.model.targets)
+        if (origin := origin_of(self.model.init)) is not None:
+            self.datamodule.protocol.check_start(origin, str(self.model.init))
 
     def before_test(self) -> None:
         """Hand on the protocol of an exported recogniser; a checkpoint's comes with the checkpoint."""
         init = self.model.init
         if self.trainer.ckpt_path is None and not self.config.test.ckpt_path and is_recognizer(init):
-            origin = read_export(init).provenance.get("protocol")
-            if origin is not None:
+            if (origin := origin_of(init)) is not None:
                 self.datamodule.take_origin(origin, str(init))
 
     def after_fit(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from finetune.grouping import check_groups
+from finetune.grouping import check_groups, refuse_shared_groups
 from finetune.protocol import PAPER_PROTOCOL, Protocol
 from hicmae.backbone import MODALITIES, Modality
 from hicmae.config import InputSpec
@@ -164,6 +164,10 @@ class FinetuneData(pl.LightningDataModule):
                 self._warn_of_absent_classes(part, clips)
                 if self.average_over is not None and part != TRAIN:
                     check_groups(clips, self.labels, self.average_over)
+        if self.average_over is not None:
+            refuse_shared_groups(splits.train, splits.val, self.average_over)
+            if splits.test is not None:
+                refuse_shared_groups(splits.train, splits.test, self.average_over)
         self.splits = splits
 
     def _warn_of_absent_classes(self, part: str, clips: ClipSource) -> None:
@@ -255,6 +259,8 @@ class FinetuneData(pl.LightningDataModule):
                 loader.close()
 
 
-def open_source(shards: list[str] | None, manifest: Path | None, cache: CacheSettings | None) -> ClipSource:
+def open_source(
+    shards: list[str] | None, manifest: Path | None, cache: CacheSettings | None
+) -> ShardSource | ManifestSource:
     """The labelled clips; one of the two is given."""
     return ShardSource(list(shards), cache) if shards else ManifestSource(manifest or "")

@@ -99,3 +99,15 @@ def check_groups(source: ClipSource, labels: LabelSpec, column: str) -> int:
             + "\n  ".join(problems[:_SHOWN] + more)
         )
     return len(seen)
+
+
+def refuse_shared_groups(first: ClipSource, second: ClipSource, column: str) -> None:
+    """Raise ``ValueError`` where clips that share one prediction are in two parts, one of which is for training."""
+    names = ({str(part.info(i).labels[column]) for i in range(len(part)) if column in part.info(i).labels}
+             for part in (first, second))  # fmt: skip
+    if shared := sorted(set.intersection(*names)):
+        more = f" and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
+        raise ValueError(
+            f"clips of one group (average_over={column}) are both in {first.name} and in {second.name}: "
+            f"{', '.join(map(repr, shared[:_SHOWN]))}{more}; give each group a value of its own, or one split"
+        )
