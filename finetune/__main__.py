@@ -94,7 +94,8 @@ class FinetuneCLI(JobCLI):
         """Hand on the protocol of an exported recogniser; a checkpoint's comes with the checkpoint."""
         init = self.model.init
         if self.trainer.ckpt_path is None and not self.config.test.ckpt_path and is_recognizer(init):
-            if (origin := origin_of(init)) is not None:
+            origin = origin_of(init)
+            if origin is not None:
                 self.datamodule.take_origin(origin, str(init))
 
     def after_fit(self) -> None:

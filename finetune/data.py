@@ -127,7 +127,7 @@ class FinetuneData(pl.LightningDataModule):
         self.segments = {VAL: val_segments, TEST: test_segments}
         self.test_without = test_without
         self.average_over = average_over
-        self.source = open_source(shards, manifest, CacheSettings.of(cache_dir, cache_gb))
+        self.source: ClipSource = open_source(shards, manifest, CacheSettings.of(cache_dir, cache_gb))
         self.protocol = Protocol(test_fold=test_fold, paper=paper_protocol, content=content_digest(self.source))
         self.dropped: dict[str, dict[str, int]] = {}
         """Clips left out for their class, by label column and class."""

@@ -63,7 +63,6 @@ class Settings:
         data = self.config.data
         return open_source(data.shards, data.manifest, CacheSettings.of(data.cache_dir, data.cache_gb))
 
-
     @property
     def init_digest(self) -> str | None:
         """Changes with the bytes of ``model.init``, a file or a folder of files."""

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from finetune.evaluation import evaluate
-from finetune.grouping import check_groups
+from finetune.grouping import check_groups, refuse_shared_groups
 from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import Clip, Manifest
-from hicmae.data.source import ManifestSource
+from hicmae.data.source import ManifestSource, SubsetSource
 from hicmae.predictions import ClipOutputs
 
 LABELS = LabelSpec(classes={"emotion": ("calm", "tense")}, dimensions={"valence": (0, 1)})
@@ -76,3 +76,14 @@ def test_clips_that_cannot_share_a_prediction(changes: dict[str, dict[str, Any]]
     assert check_groups(source(), LABELS, "label:task") == 3
     with pytest.raises(ValueError, match=message):
         check_groups(source(**changes), LABELS, "label:task")
+
+
+def test_a_group_is_in_one_part() -> None:
+    everything = source()
+    refuse_shared_groups(
+        SubsetSource(everything, [0, 2, 4], "train"), SubsetSource(everything, [1, 3], "test"), "label:task"
+    )
+    with pytest.raises(ValueError, match=r"\(train\) and in .*\(test\): 't2'"):
+        refuse_shared_groups(
+            SubsetSource(everything, [0, 2], "train"), SubsetSource(everything, [1, 3, 4], "test"), "label:task"
+        )

@@ -253,7 +253,9 @@ def _carve(
         source.name, len(val), len(clips), len(taken_subjects), len(subjects),
     )  # fmt: skip
     # Numbered as in the source itself: a run that was begun by an earlier version can go on.
-    return SubsetSource(source, rest, "train without validation"), SubsetSource(source, val, "validation carved from train")
+    return SubsetSource(source, rest, "train without validation"), SubsetSource(
+        source, val, "validation carved from train"
+    )
 
 
 def _unit(clip: ClipInfo, together: str | None) -> str:
