@@ -181,13 +181,29 @@ def test_a_test_alone_repeats_the_scores(run: Path, manifest: Path, tmp_path: Pa
         np.testing.assert_allclose(table[column], rows[column], atol=1e-6)
 
 
+TWO_RANKS = """
+import os, socket, sys
+from finetune.__main__ import main  # once for both: it takes longer than all that follows
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+other = os.fork()
+os.environ["LOCAL_RANK"] = "0" if other else "1"
+status = main(sys.argv[1:])
+if not other:
+    os._exit(status)
+sys.exit(status or os.waitpid(other, 0)[1])
+"""
+"""Both ranks of a job, as a launcher other than Lightning's own would start them."""
+
+
 def test_two_processes_train_and_score_as_one(run: Path, manifest: Path, tmp_path: Path) -> None:
     """Two processes with 5 test clips of 2 segments: uneven shares, padding. One process scores the same weights."""
     two = arguments(
         manifest, tmp_path / "two", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=1",
         "--model.optimizer.warmup_epochs=0", "--data.batch_size=2",
     )  # fmt: skip
-    done = subprocess.run([sys.executable, "-m", "finetune", *two], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", TWO_RANKS, *two], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     scores, table = results(tmp_path / "two")
     last = tmp_path / "two" / "checkpoints" / "last.ckpt"
