@@ -16,7 +16,8 @@ from finetune.callbacks import FollowValidation
 from finetune.data import FinetuneData
 from finetune.finish import finish_test, finish_training
 from finetune.module import FinetuneModule, monitored_score
-from finetune.start import describe_head, is_recognizer, origin_of
+from finetune.origin import origin_of
+from finetune.start import describe_head, is_recognizer
 from finetune.tables import check_benchmark
 from hicmae.benchmarks import card
 from hicmae.data.labels import LabelSpec
@@ -85,9 +86,10 @@ class FinetuneCLI(JobCLI):
         return given if isinstance(given, LabelSpec) else LabelSpec(classes=given.classes, dimensions=given.dimensions)
 
     def before_fit(self) -> None:
-        """Say what becomes of a trained head; refuse a backbone that has learnt from the test clips."""
+        """Say what becomes of a trained head; refuse weights that know this run's test clips."""
         describe_head(self.model.init, self.model.targets)
-        if (origin := origin_of(self.model.init)) is not None:
+        origin = origin_of(self.model.init)
+        if origin is not None:
             self.datamodule.protocol.check_start(origin, str(self.model.init))
 
     def before_test(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 
 import torch
@@ -19,7 +20,7 @@ def given_weights(weights: list[float] | str | None, classes: tuple[str, ...]) -
     """Class weights as a tensor; ones until the training clips are known, where they are to balance them.
 
     Raises:
-        ValueError: no classes, another number of weights than classes, or a weight that is not positive.
+        ValueError: no classes, another number of weights than classes, or a weight that is not positive and finite.
     """
     if weights is None:
         return None
@@ -27,7 +28,7 @@ def given_weights(weights: list[float] | str | None, classes: tuple[str, ...]) -
         raise ValueError(f"model.class_weights is {weights}, but there are no classes; set it to null")
     if isinstance(weights, str):
         return torch.ones(len(classes))
-    if len(weights) != len(classes) or min(weights) <= 0:
+    if len(weights) != len(classes) or not all(0 < weight < math.inf for weight in weights):
         raise ValueError(
             f"model.class_weights has {len(weights)} values {weights}; give a positive one for each of the "
             f"{len(classes)} classes {list(classes)}, or balanced"

@@ -165,9 +165,8 @@ class FinetuneData(pl.LightningDataModule):
                 if self.average_over is not None and part != TRAIN:
                     check_groups(clips, self.labels, self.average_over)
         if self.average_over is not None:
-            refuse_shared_groups(splits.train, splits.val, self.average_over)
-            if splits.test is not None:
-                refuse_shared_groups(splits.train, splits.test, self.average_over)
+            parts = {TRAIN: splits.train} | ({} if splits.val_is_test else {VAL: splits.val})
+            refuse_shared_groups(parts | ({TEST: splits.test} if splits.test is not None else {}), self.average_over)
         self.splits = splits
 
     def _warn_of_absent_classes(self, part: str, clips: ClipSource) -> None:

@@ -23,9 +23,9 @@ from finetune.device_slots import device_slots
 from finetune.fold_report import draw_fold_figures, fold_report
 from finetune.fold_results import collect_folds
 from finetune.jobs import LOG, Job, JobRunner, last_line
+from finetune.origin import origin_of
 from finetune.protocol import Protocol
 from finetune.settings import Settings, check_unchanged, resolve
-from finetune.start import origin_of
 from hicmae.benchmarks import card
 from hicmae.data.source import digest_of
 from hicmae.data.splits import content_digest, folds_of, refuse_shared_folds

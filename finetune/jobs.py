@@ -94,6 +94,7 @@ class JobRunner:
         finally:
             for one in self._running:  # an error here must not leave them behind
                 _signal_group(one.process, signal.SIGKILL)
+                one.process.wait()
             for number, handler in previous.items():
                 signal.signal(number, handler)
 

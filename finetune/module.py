@@ -90,6 +90,8 @@ class FinetuneModule(pl.LightningModule):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} must be at least 0 and below 1")
+        if dimensional_weight < 0:
+            raise ValueError(f"dimensional_weight={dimensional_weight} must be 0 or more: below, errors are rewarded")
         if mixing.video_only and "video" not in modalities:
             raise ValueError("mixing.video_only needs video among model.modalities; set mixing.video_only=false")
         self.labels = labels
@@ -244,8 +246,9 @@ class FinetuneModule(pl.LightningModule):
                 "head; give --ckpt_path RUN/checkpoints/best.ckpt, or --model.init with an exported recogniser"
             )
         assert self.init is not None
-        recognizer, _ = load_recognizer(self.init)
+        recognizer, transform = load_recognizer(self.init)
         check_same_task(recognizer.targets, self.targets, recognizer.modalities, self.modalities, self.init)
+        check_same_timing(transform.spec, self.spec, self.init)
         self.model.load_state_dict(recognizer.state_dict())
         self._has_head = True
 
@@ -296,7 +299,7 @@ class FinetuneModule(pl.LightningModule):
         check_same_architecture(ModelConfig.from_dict(about["model"]), self.config, "the checkpoint")
         found = Targets(classes=tuple(about["targets"]["classes"]), dimensions=tuple(about["targets"]["dimensions"]))
         check_same_task(found, self.targets, tuple(about["modalities"]), self.modalities, "the checkpoint")
-        check_same_timing(InputSpec.from_dict(about["input"]), self.spec)
+        check_same_timing(InputSpec.from_dict(about["input"]), self.spec, "the checkpoint")
         if self.trainer.state.fn == TrainerFn.FITTING:
             _check_same("ema_decay", about.get("ema_decay"), self.ema_decay)
             _check_same("freeze", about.get("freeze", 0), self.frozen)

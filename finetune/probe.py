@@ -7,7 +7,6 @@ validation, and the test clips are scored once, with what was chosen. Nothing of
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,17 +22,18 @@ from numpy.typing import NDArray
 
 from finetune.__main__ import FinetuneCLI
 from finetune.data import FinetuneData
-from finetune.evaluation import Evaluation, evaluate
+from finetune.evaluation import evaluate
 from finetune.module import FinetuneModule
+from finetune.origin import origin_of
+from finetune.probe_report import ProbeRow, write_probe
 from finetune.protocol import labelled
-from finetune.tables import headline_scores, markdown_table, score_title, show
 from hicmae.backbone import Features
 from hicmae.benchmarks import card
 from hicmae.benchmarks.card import Card
 from hicmae.data.evaluation import EvaluationLoader
 from hicmae.data.labels import LabelSpec
 from hicmae.data.source import ClipSource
-from hicmae.data.splits import TEST, TRAIN, VAL, Splits
+from hicmae.data.splits import TEST, TRAIN, VAL, Splits, subjects_of
 from hicmae.metrics import categorical_scores
 from hicmae.predictions import ClipOutputs, SegmentOutputs
 from hicmae.probing import Method, ProbeFit, probe_classes, probe_dimensions
@@ -54,21 +54,6 @@ class PartFeatures:
     modality."""
     targets: dict[str, NDArray[Any]]
     """By label column (N,): class numbers, or values."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeRow:
-    """A method on a feature."""
-
-    feature: str
-    width: int
-    task: str
-    """The label column of classes, or the names of the dimensions."""
-    method: Method
-    setting: str
-    """What validation chose."""
-    evaluations: dict[str, Evaluation]
-    """By split: val, test."""
 
 
 class ProbeCLI(FinetuneCLI):
@@ -129,10 +114,13 @@ def probe(
         benchmark: whose scores the table shows first.
 
     Raises:
-        ValueError: labels or clips that cannot be used.
+        ValueError: labels or clips that cannot be used; a backbone that was taught the test clips.
     """
     data.setup("fit")
     assert data.splits is not None
+    origin = origin_of(module.init)
+    if origin is not None and origin["content"] == data.protocol.content:
+        data.take_origin(origin, str(module.init))
     sources = {TRAIN: data.splits.train, VAL: data.splits.val, TEST: data.splits.test}
     names: dict[str, list[int]] = {}
     parts: dict[str, PartFeatures] = {}
@@ -146,7 +134,7 @@ def probe(
                 for method in METHODS:
                     row = _probe_one(module, data, parts, feature, columns, task, method)
                     shown = " ".join(
-                        f"{part} {name} {value:.4f}"
+                        f"{labelled(part, data.protocol.label)} {name} {value:.4f}"
                         for part, evaluation in row.evaluations.items()
                         for name, value in list(evaluation.scalars.items())[:1]
                     )
@@ -269,9 +257,6 @@ def _probe_one(
     )
 
 
-# ---------------------------------------------------------------- results
-
-
 def _about(module: FinetuneModule, data: FinetuneData) -> dict[str, Any]:
     assert data.splits is not None
     return {
@@ -291,42 +276,6 @@ def _about(module: FinetuneModule, data: FinetuneData) -> dict[str, Any]:
 def _validation(splits: Splits) -> str:
     if splits.val_is_test:
         return "which is the test itself"
-    return "carved from the training clips" if splits.val_is_carved else "the data's own split"
-
-
-def write_probe(out: Path, rows: Sequence[ProbeRow], about: dict[str, Any], benchmark: Card | None = None) -> None:
-    """Write ``probe.json`` (everything) and ``probe.md`` (a table for each task)."""
-    out.mkdir(parents=True, exist_ok=True)
-    content = [
-        {"feature": r.feature, "width": r.width, "task": r.task, "method": r.method, "setting": r.setting}
-        | {part: evaluation.to_dict() for part, evaluation in r.evaluations.items()}
-        for r in rows
-    ]
-    text = json.dumps({"about": about, "rows": content}, indent=2, allow_nan=False) + "\n"
-    lines = [
-        labelled("# Frozen features", about["label"]),
-        "",
-        f"Backbone: {about['init']}, not trained. Clips: {about['data']}. Neighbours (knn: by cosine) and penalty "
-        "(linear: logistic or ridge regression on standardised features) were chosen on validation, "
-        f"{about['validation']}.",
-    ]
-    if about["test_without"]:
-        lines += ["", f"{about['test_without']} was withheld from all clips of the test."]
-    for task in dict.fromkeys(row.task for row in rows):
-        own = [row for row in rows if row.task == task]
-        part = TEST if TEST in own[0].evaluations else VAL
-        scores = headline_scores(own[0].evaluations[part].scalars, benchmark)
-        main = scores[0]
-        lines += ["", f"## {task}, {part}: {own[0].evaluations[part].rows}", ""]
-        header = ["feature", "width", "method", "chosen", f"val {score_title(main)}", *map(score_title, scores)]
-        table = []
-        for row in own:
-            values, before = row.evaluations[part].to_dict(), row.evaluations[VAL].to_dict()
-            cells = [row.feature, str(row.width), row.method, row.setting, show(main, before[main])]
-            table.append(cells + [show(name, values[name]) for name in scores])
-        lines += markdown_table(header, table)
-    for name, what in (("probe.json", text), ("probe.md", "\n".join(lines) + "\n")):
-        draft = out / f".{name}.draft"
-        draft.write_text(what)
-        draft.replace(out / name)
-    logger.info("wrote %s and probe.md", out / "probe.json")
+    if not splits.val_is_carved:
+        return "the data's own split"
+    return "carved from the training speakers" if subjects_of(splits.val) else "carved from the training clips"

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hicmae.checkpoint import check_same_architecture, read_backbone, read_export
@@ -77,19 +76,6 @@ def check_same_task(
 def is_recognizer(init: Path | None) -> bool:
     """Whether ``init`` is an exported folder that holds a head too."""
     return init is not None and init.is_dir() and read_export(init).kind == "recognizer"
-
-
-def origin_of(init: Path | None) -> dict[str, Any] | None:
-    """The protocol (``Protocol.to_dict``) of the fine-tuning that made a start; ``None`` where none did."""
-    if init is None:
-        return None
-    if init.is_dir():
-        found: dict[str, Any] | None = read_export(init).provenance.get("protocol")
-    elif init.suffix == ".ckpt":
-        found = torch.load(init, map_location="cpu", weights_only=True, mmap=True).get("FinetuneData")
-    else:
-        found = None
-    return found
 
 
 def describe_head(init: Path | None, expected: Targets) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hicmae.config import InputSpec
 
 _TIMING = ("frame_interval_s", "audio_seconds")
@@ -18,12 +20,14 @@ def with_timing(spec: InputSpec, changes: dict[str, float]) -> InputSpec:
     return spec.with_(**changes)
 
 
-def check_same_timing(found: InputSpec, expected: InputSpec) -> None:
+def check_same_timing(found: InputSpec, expected: InputSpec, what: str | Path) -> None:
     """Raise ``ValueError`` where weights were trained with another timing than this run's."""
-    for name in _TIMING:
-        theirs, ours = getattr(found, name), getattr(expected, name)
-        if theirs != ours:
-            raise ValueError(
-                f"the checkpoint was trained with {name}={theirs:g}, but this run has {ours:g}; give "
-                f"--model.input '{{{name}: {theirs:g}}}'"
-            )
+    theirs = {name: getattr(found, name) for name in _TIMING}
+    ours = {name: getattr(expected, name) for name in _TIMING}
+    if theirs != ours:
+        differing = [name for name in _TIMING if theirs[name] != ours[name]]
+        trained, given = (", ".join(f"{name}={one[name]:g}" for name in differing) for one in (theirs, ours))
+        remedy = ", ".join(f"{name}: {value:g}" for name, value in theirs.items())
+        raise ValueError(
+            f"{what} was trained with {trained}, but this run has {given}; give --model.input '{{{remedy}}}'"
+        )

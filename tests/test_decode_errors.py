@@ -144,7 +144,7 @@ def test_flipped_bits_in_the_media_are_noticed() -> None:
     ids=["a frame that does not come", "a frame that the decoder mended"],
 )
 def test_a_decoder_that_says_nothing_is_not_believed(frames: list[Any], complaint: str) -> None:
-    context = SimpleNamespace(decode=lambda packet: frames if packet else [], flush_buffers=lambda: None)
+    context = SimpleNamespace(decode=lambda packet: frames if packet else [], flush_buffers=lambda: None, is_open=False)
     track: Any = SimpleNamespace(
         stream=SimpleNamespace(codec_context=context),
         packets=[SimpleNamespace(pts=0, is_keyframe=True)],

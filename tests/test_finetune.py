@@ -68,6 +68,12 @@ def arguments(manifest: Path, root: Path, *more: str, command: str = "fit") -> l
     return [command, *(f"{name}={value}" for name, value in settings.items()), *more]
 
 
+def leave_out_figures(patch: pytest.MonkeyPatch) -> None:
+    """Drawing takes half of the time of runs as short as these; one of them shows that they are drawn."""
+    for drawing in ("finish.draw_confusion", "finish.draw_scatter", "callbacks.draw_curves"):
+        patch.setattr(f"finetune.{drawing}", lambda *args, **more: None)
+
+
 def results(root: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     return json.loads((root / "metrics.json").read_text()), pd.read_parquet(root / "predictions.parquet")
 
@@ -167,8 +173,11 @@ def test_export_is_the_best_checkpoint(run: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "name"), [("--ckpt_path=checkpoints/last.ckpt", "last"), ("--model.init=export", "best")]
 )
-def test_a_test_alone_repeats_the_scores(run: Path, manifest: Path, tmp_path: Path, given: str, name: str) -> None:
+def test_a_test_alone_repeats_the_scores(
+    run: Path, manifest: Path, tmp_path: Path, given: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     option, path = given.split("=")
+    leave_out_figures(monkeypatch)
     # another batch size, so that clips and segments fall into other batches
     more = (f"{option}={run / path}", "--data.batch_size=3")
     assert main(arguments(manifest, tmp_path, *more, command="test")) == 0
@@ -181,30 +190,16 @@ def test_a_test_alone_repeats_the_scores(run: Path, manifest: Path, tmp_path: Pa
         np.testing.assert_allclose(table[column], rows[column], atol=1e-6)
 
 
-TWO_RANKS = """
-import os, socket, sys
-from finetune.__main__ import main  # once for both: it takes longer than all that follows
-with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-other = os.fork()
-os.environ["LOCAL_RANK"] = "0" if other else "1"
-status = main(sys.argv[1:])
-if not other:
-    os._exit(status)
-sys.exit(status or os.waitpid(other, 0)[1])
-"""
-"""Both ranks of a job, as a launcher other than Lightning's own would start them."""
-
-
 def test_two_processes_train_and_score_as_one(run: Path, manifest: Path, tmp_path: Path) -> None:
     """Two processes with 5 test clips of 2 segments: uneven shares, padding. One process scores the same weights."""
     two = arguments(
         manifest, tmp_path / "two", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=1",
-        "--model.optimizer.warmup_epochs=0", "--data.batch_size=2",
+        "--model.optimizer.warmup_epochs=0", "--data.batch_size=2", "--model.ema_decay=0.7", "--model.freeze=1",
+        "--model.class_weights=balanced",
     )  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", TWO_RANKS, *two], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-m", "tests.two_ranks", *two], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "MEMBER: 2/2" in done.stderr
     scores, table = results(tmp_path / "two")
     last = tmp_path / "two" / "checkpoints" / "last.ckpt"
     assert main(arguments(manifest, tmp_path / "one", f"--ckpt_path={last}", command="test")) == 0
@@ -220,8 +215,11 @@ def test_two_processes_train_and_score_as_one(run: Path, manifest: Path, tmp_pat
 # ---------------------------------------------------------------- repeat and resume
 
 
-def test_a_resumed_run_ends_as_an_undisturbed_one(run: Path, manifest: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_as_an_undisturbed_one(
+    run: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With mixing and drop path: what is drawn belongs to the step, not to the process's past."""
+    leave_out_figures(monkeypatch)
     few = arguments(manifest, tmp_path, "--test_after_fit=false")
     assert main([*few, "--trainer.max_steps=2"]) == 0
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
@@ -467,9 +465,13 @@ def test_an_unknown_setting_is_refused(manifest: Path, tmp_path: Path, capsys: p
     assert "share" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("command", ["fit", "test"])
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [("test", path) for path in CONFIGS] + [("fit", path) for path in CONFIGS if path.stem == "demo"],
+    ids=lambda one: one if isinstance(one, str) else one.stem,
+)
 def test_shipped_settings_are_understood(path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the benchmarks are run, not read only, by ``fit`` in tests/test_benchmark_configs.py."""
     with pytest.raises(SystemExit) as stop:
         main([command, "--config", str(path), "--print_config"])
     assert stop.value.code == 0

@@ -26,7 +26,7 @@ from hicmae.losses import soft_cross_entropy
 from hicmae.media.spec_augment import SpecAugment
 from hicmae.mixing import MixConfig, draw_mix
 from tests.corpus import EMOTIONS, make_corpus
-from tests.test_finetune import arguments, batch, module, results, step
+from tests.test_finetune import arguments, batch, data, leave_out_figures, module, results, step
 
 EVERYTHING = (
     "--model.freeze=1", "--model.class_weights=balanced", "--model.ema_decay=0.7", "--model.input.frame_interval_s=0.1",
@@ -39,10 +39,8 @@ EVERYTHING = (
 
 @pytest.fixture(scope="module", autouse=True)
 def no_figures() -> Iterator[None]:
-    """Drawing takes half of the time of runs as short as these, and is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patched:
-        for drawing in ("finish.draw_confusion", "finish.draw_scatter", "callbacks.draw_curves"):
-            patched.setattr(f"finetune.{drawing}", lambda *args, **more: None)
+        leave_out_figures(patched)
         yield
 
 
@@ -122,7 +120,10 @@ def test_what_is_frozen_stays_as_it_was_to_the_bit(run: Path) -> None:
     [
         ("--model.ema_decay=null", ("model.ema_decay 0.7", "to go on with None")),
         ("--model.freeze=backbone", ("model.freeze 1", "to go on with backbone")),
-        ("--model.input.frame_interval_s=0.16", ("trained with frame_interval_s=0.1", "this run has 0.16")),
+        (
+            "--model.input.frame_interval_s=0.16",
+            ("trained with frame_interval_s=0.1", "this run has frame_interval_s=0.16"),
+        ),
     ],
 )
 def test_another_average_part_or_timing_than_the_checkpoints_is_refused(
@@ -133,6 +134,42 @@ def test_another_average_part_or_timing_than_the_checkpoints_is_refused(
     message = capsys.readouterr().err
     for word in words:
         assert word in message
+
+
+def test_an_exported_recogniser_is_tested_with_its_own_timing(
+    run: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = (f"--model.init={run / 'export'}", "--model.preset=null", "--model.architecture=null")
+    wrong = (*export, "--model.input.frame_interval_s=0.16")
+    assert main(arguments(manifest, tmp_path, *wrong, command="test")) == 2
+    assert "export was trained with frame_interval_s=0.1, but this run has frame_interval_s=0.16" in (
+        capsys.readouterr().err
+    )
+
+
+def test_two_ranks_augment_clips_as_one_does(manifest: Path) -> None:
+    augmentation = RecognitionAugment(
+        erase_probability=0.5, waveform_gain=True, spec_augment=SpecAugment(), drop_video=0.3, drop_audio=0.3
+    )
+    tuned = module()
+    settings = {"augmentation": augmentation, "max_train_subjects": 2}
+    prepared = {size: data(manifest, batch_size=size, **settings) for size in (2, 4)}
+    inputs: dict[int, dict[str, tuple[torch.Tensor, ...]]] = {1: {}, 2: {}}
+    for world in inputs:
+        loaded = prepared[4 // world]
+        for rank in range(world):
+            loaded._loader = replace(loaded._loader, rank=rank, world_size=world)
+            for clips in loaded.train_dataloader():
+                video, log_mel = tuned.inputs(clips)
+                assert video is not None
+                assert log_mel is not None
+                for row, name in enumerate(clips.clip_ids):
+                    inputs[world][name] = (video[row], log_mel[row])
+    assert len(inputs[1]) >= 4
+    assert inputs[1].keys() == inputs[2].keys()
+    for name, (video, log_mel) in inputs[1].items():
+        assert torch.equal(inputs[2][name][0], video), name
+        torch.testing.assert_close(inputs[2][name][1], log_mel, rtol=0, atol=1e-5)
 
 
 # ---------------------------------------------------------------- a test without a modality
@@ -225,6 +262,8 @@ def test_balanced_class_weights_are_those_of_the_training_clips(
     [
         ({"class_weights": [1.0, 2.0]}, "has 2 values"),
         ({"class_weights": [1.0, 2.0, 0.0]}, "positive one for each of the 3 classes"),
+        ({"class_weights": [1.0, float("nan"), 1.0]}, "positive one for each of the 3 classes"),
+        ({"dimensional_weight": -1.0}, "dimensional_weight=-1.0"),
         ({"class_weights": "balanced", "labels": LabelSpec(dimensions={"valence": (0, 1)})}, "there are no classes"),
         ({"ema_decay": 1.0}, "ema_decay=1.0"),
         ({"freeze": 3}, "the encoders have 2 layers"),

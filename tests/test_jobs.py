@@ -118,8 +118,12 @@ def test_an_error_leaves_no_job_behind(tmp_path: Path) -> None:
     def fail(job: Job, status: int) -> None:
         raise RuntimeError(job.name)
 
-    jobs = [shell("a", tmp_path, "echo $$; exec sleep 60"), shell("b", tmp_path, "sleep 0.2")]
+    log = tmp_path / "a" / LOG
+    jobs = [
+        shell("a", tmp_path, "echo $$; exec sleep 60"),
+        shell("b", tmp_path, f"while [ ! -s '{log}' ]; do sleep 0.05; done"),
+    ]
     with pytest.raises(RuntimeError, match="b"):
         JobRunner([{}, {}]).run(jobs, fail)
-    pid = int((tmp_path / "a" / LOG).read_text())
-    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(log.read_text()), 0)

@@ -39,7 +39,7 @@ def test_a_random_mask_is_ascending_unique_and_masks_its_share(seed, tokens, rat
 def test_a_tube_is_the_same_in_every_time_slot(seed, time, rows, columns, ratio):
     mask = tube_mask(np.random.default_rng(seed), (time, rows, columns), ratio)
     slots = mask.reshape(time, -1)
-    assert slots.shape[1] == rows * columns - int(ratio * rows * columns)
+    assert slots.shape[1] == rows * columns - int(ratio * (rows * columns))
     assert (np.diff(mask) > 0).all()
     for slot in range(time):
         np.testing.assert_array_equal(slots[slot], slots[0] + slot * rows * columns)

@@ -166,6 +166,31 @@ def test_a_later_test_is_labelled_too_and_of_its_own_fold_alone(
     assert "fold 1 was among its training clips; give data.test_fold=2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("command", "name"), [("fit", "checkpoints/best.ckpt"), ("probe", "export")])
+def test_a_start_that_was_taught_the_test_clips_is_refused(
+    run: tuple[Path, list[str], list[str]], manifest: Path, tmp_path: Path, command: str, name: str, capsys: Any
+) -> None:
+    more = ["--model.labels.dimensions={}", "--data.drop_other_classes=true", f"--model.init={run[0] / name}"]
+    assert main(arguments(manifest, tmp_path, *more, "--data.test_fold=3", command=command)) == 2
+    assert "fold 3 was among its training clips; give data.test_fold=2" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_probe_of_weights_chosen_on_the_test_is_labelled(
+    run: tuple[Path, list[str], list[str]], manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = ["--model.labels.dimensions={}", "--data.drop_other_classes=true", f"--model.init={run[0] / 'export'}"]
+    with caplog.at_level(logging.INFO):
+        assert main(arguments(manifest, tmp_path, *more, "--data.test_fold=2", "--layers=false", command="probe")) == 0
+    content = json.loads((tmp_path / "probe" / "probe.json").read_text())
+    assert content["about"]["label"] == PAPER_PROTOCOL
+    assert all(row[part]["protocol"] == PAPER_PROTOCOL for row in content["rows"] for part in ("val", "test"))
+    shown = [record.getMessage() for record in caplog.records if ", linear (" in record.getMessage()]
+    assert len(shown) == 6
+    assert all(line.count(PAPER_PROTOCOL) == 2 for line in shown)
+    assert (tmp_path / "probe" / "probe.md").read_text().startswith(f"# Frozen features [{PAPER_PROTOCOL}]")
+
+
 def test_checkpoints_say_it_in_plain_values(run: tuple[Path, list[str], list[str]]) -> None:
     stored = torch.load(run[0] / "checkpoints" / "best.ckpt", weights_only=True)["FinetuneData"]
     assert (stored["test_fold"], stored["paper"]) == (2, True)

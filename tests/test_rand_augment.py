@@ -48,7 +48,9 @@ def test_an_operation_does_what_timms_does(
     theirs = auto_augment.AugmentOp(
         timm_name(name), prob=1.0, magnitude=level * 10, hparams={"interpolation": Image.Resampling.BILINEAR}
     )
-    clip = frames()
+    # A dull one too, in which there is contrast to gain and there are grey values to spread.
+    dull = np.random.default_rng(0).integers(60, 140, (40, 40, 3), dtype=np.uint8)
+    clip = torch.stack([frames()[0], torch.from_numpy(dull)])
     ours = one(name, OPERATIONS[name].amount(level, sign), clip)
     assert ours.dtype == torch.uint8
     for got, frame in zip(ours.numpy(), clip.numpy(), strict=True):

@@ -144,7 +144,7 @@ OPERATIONS: dict[str, _Operation] = {
     "equalize": _Operation(amount=_none, apply=lambda frames, _: tv.equalize(frames)),
     "invert": _Operation(amount=_none, apply=lambda frames, _: 255 - frames),
     "rotate": _Operation(amount=lambda level, sign: sign * 30 * level, apply=_rotate),
-    "posterize": _Operation(
+    "posterize": _Operation(  # at magnitude 10 one bit is kept: timm's none would be black
         amount=lambda level, _: max(1, 4 - int(4 * level)), apply=lambda frames, bits: tv.posterize(frames, int(bits))
     ),
     "solarize": _Operation(amount=lambda level, _: 256 - int(256 * level), apply=_solarize),

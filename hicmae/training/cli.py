@@ -36,6 +36,7 @@ _NOISE = (
     r"The number of training batches .* is smaller than the logging interval",  # our monitor logs by optimiser step
     r"Checkpoint directory .* exists and is not empty",  # a resumed run
     r".*does not have many workers",
+    r"The dirpath has changed from",  # a test of another run's checkpoint
 )
 
 

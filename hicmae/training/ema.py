@@ -27,6 +27,12 @@ class EmaWeights(WeightAveraging):
         # buffers are constants here, and are copied.
         super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Follow the weights to their device: Lightning copies them before they go there, and would have them brought
+        back at every step."""
+        assert self._average_model is not None
+        self._average_model.to(pl_module.device)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights: the last checkpoint is written after this, and a longer run goes on from it."""
 
