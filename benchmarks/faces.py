@@ -26,7 +26,8 @@ from benchmarks.face_clips import Actor, Motion, Photo, Picture, Pose, collins, 
 from hicmae.data.manifest import Clip, read_manifest, write_manifest
 from hicmae.faces import DETECTORS, FaceTrack, FaceTracker
 from hicmae.faces.detector import FaceDetector, make_detector
-from hicmae.faces.job import SHEET_NAME, write_faces
+from hicmae.faces.job import write_faces
+from hicmae.faces.sheet import SHEET_NAME
 from hicmae.faces.yunet import YuNet
 
 WIDTH, HEIGHT = 640, 480
@@ -209,7 +210,7 @@ def draw_sheet_of(clips: Sequence[tuple[Path, np.ndarray]], folder: Path, sheet:
         rows.append(Clip(clip_id=name, video=folder / f"{name}.mp4"))
     manifest = read_manifest(write_manifest(folder / "clips.csv", rows))
     report = write_faces(manifest, folder / "out", workers=2)
-    say(f"## sheet\n{len(report.clips)} clips; another face: {report.contested}; jumps: {report.jumping}")
+    say(f"## sheet\n{len(report.clips)} clips; {'; '.join(report.doubts)}")
     for reject in report.rejected:
         say(f"rejected: {reject.detail}")
     # A sixth of the bytes, for the repository; other methods lose the green of the squares.

@@ -15,8 +15,9 @@ import yaml
 
 from finetune.__main__ import main as finetune_main
 from finetune.continuous import fold as fold_module
+from finetune.continuous import results as results_module
 from finetune.continuous.fold import FoldParts, run_fold
-from finetune.continuous.inputs import divide
+from finetune.continuous.inputs import divide, prepare
 from finetune.continuous.job import build_parser
 from finetune.continuous.module import ContinuousModule
 from finetune.continuous.settings import ContinuousSettings, DataSettings, TrainingSettings
@@ -24,7 +25,9 @@ from hicmae.backbone import Backbone
 from hicmae.checkpoint import save_export
 from hicmae.config import InputSpec
 from hicmae.continuous.export import load_head
+from hicmae.continuous.merging import centre_folds
 from hicmae.continuous.prediction import frame_scores, predict_frames
+from hicmae.continuous.statistics import centred, stream_statistics
 from hicmae.continuous.synthetic import LongClipSettings, write_long_clips
 from hicmae.continuous.windows import WindowSettings
 from hicmae.metrics import dimensional_scores
@@ -39,7 +42,7 @@ def _settings(out: Path, **changes: Any) -> ContinuousSettings:
         "backbone": out,
         "out": out,
         "data": DataSettings(table=out / "table.csv"),
-        "window": WindowSettings(length=100, hop=80),
+        "window": WindowSettings(length=100, hop=100),
         "training": TrainingSettings(epochs=7, lr=3e-3, batch_size=4),
         "device": "cpu",
     }
@@ -66,7 +69,7 @@ def test_the_head_recovers_valence_and_arousal_of_held_out_speakers(
 
     head, about = load_head(tmp_path / "export")
     window = WindowSettings(**about["window"])
-    values = predict_frames(head, parts.score[0], window, batch_size=3).clip(-1, 1)
+    values = predict_frames(head, parts.score[0], window, batch_size=3)  # not cut to the limits: merging comes first
     np.testing.assert_allclose(values, predictions[parts.score[0].name], atol=1e-5)
     assert about["targets"] == ["valence", "arousal"]
 
@@ -77,6 +80,25 @@ def test_the_head_recovers_valence_and_arousal_of_held_out_speakers(
         again = pd.read_parquet(tmp_path / "predictions.parquet")
         assert (again["name"] == "v30").sum() == 2 * steps
         assert again[again["name"] != "v30"].reset_index(drop=True).equals(table)
+
+
+def test_centred_features_do_not_tell_who_it_is() -> None:
+    video = labelled_video(3, steps=300)
+    video.features.present["audio"][200:] = False
+    other = replace(video, features=replace(
+        video.features, streams={name: values + np.float16(2) for name, values in video.features.streams.items()}
+    ))  # fmt: skip
+    streams = ("video", "audio")
+    one, two = centred(video, streams), centred(other, streams)
+    mean, std = stream_statistics([one, two], streams)
+    for name in streams:
+        np.testing.assert_allclose(one.values(name, 90, 50), two.values(name, 90, 50), atol=3e-3)
+        np.testing.assert_allclose(one.window(streams, 250, 100)[0][name][:50], one.values(name, 250, 50))
+        there = video.features.present[name]
+        plain = video.features.streams[name][there].astype(np.float64)
+        np.testing.assert_allclose(one.values(name, 0, 300)[there], plain - plain.mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(mean[name], 0, atol=1e-5)
+        np.testing.assert_allclose(std[name], plain.std(axis=0), rtol=2e-3)
 
 
 def test_scores_are_those_of_all_labelled_frames() -> None:
@@ -95,6 +117,28 @@ def test_scores_are_those_of_all_labelled_frames() -> None:
         assert scores[f"rmse_{name}"] == expected.rmse
     assert scores["ccc"] == pytest.approx((scores["ccc_valence"] + scores["ccc_arousal"]) / 2)
     assert (scores["videos"], scores["frames"]) == (2, 75)
+    for values in labels.values():
+        values[:, 1] = np.nan  # a part need not have every target
+    scores = frame_scores(guess, labels, ["valence", "arousal"])
+    assert scores["ccc"] == scores["ccc_valence"]
+    assert np.isnan(scores["ccc_arousal"])
+    with pytest.raises(ValueError, match="no labelled frame"):
+        frame_scores(
+            guess, {name: np.full_like(values, np.nan) for name, values in labels.items()}, ["valence", "arousal"]
+        )
+
+
+def test_the_best_checkpoint_is_remembered_where_a_folder_is_moved(tmp_path: Path) -> None:
+    before, after = (
+        fold_module._Keep(tmp_path / name, filename="best", monitor="val/ccc", mode="max") for name in "ab"
+    )
+    before.best_model_score = before.kth_value = torch.tensor(0.5)
+    before.best_model_path = before.kth_best_model_path = str(tmp_path / "a" / "best.ckpt")
+    before.best_k_models = {before.best_model_path: torch.tensor(0.5)}
+    after.load_state_dict(before.state_dict())
+    assert after.best_model_score == 0.5
+    assert after.best_k_models == {str(tmp_path / "b" / "best.ckpt"): torch.tensor(0.5)}
+    assert after.kth_best_model_path == after.best_model_path == str(tmp_path / "b" / "best.ckpt")
 
 
 def test_folds_choose_score_and_train_on_different_subjects(tmp_path: Path) -> None:
@@ -123,6 +167,12 @@ def test_folds_choose_score_and_train_on_different_subjects(tmp_path: Path) -> N
         divide(videos, _settings(tmp_path, folds=0))
 
 
+def _parsed(arguments: list[str]) -> ContinuousSettings:
+    parser = build_parser()
+    fields = vars(parser.instantiate(parser.parse_args(arguments)))
+    return ContinuousSettings(**{name: value for name, value in fields.items() if name != "config"})
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Long clips of five speakers and the export of a tiny backbone with random weights."""
@@ -140,7 +190,7 @@ def _arguments(corpus: Path, out: Path) -> list[str]:
         "--data.annotations", str(corpus / "VA_Set"), "--data.videos", f'["{corpus / "videos"}"]', "--features.every",
         "3", "--window.length", "30", "--window.hop", "20", "--folds", "3", "--training.epochs", "2",
         "--training.batch_size", "2", "--device", "cpu", "--model.leader_width", "16", "--model.follower_width", "8",
-        "--model.attention_width", "8",
+        "--model.attention_width", "8", "--centre_features", "true",
     ]  # fmt: skip
 
 
@@ -149,6 +199,8 @@ def test_from_the_command_line_and_again_after_a_kill(
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert finetune_main(_arguments(corpus, whole)) == 0
+    _check_outputs(whole, _parsed(_arguments(corpus, whole)[1:]))
+    monkeypatch.setattr(results_module, "_draw", lambda *_: None)  # once is enough
 
     steps = 0
     step = ContinuousModule.training_step
@@ -166,6 +218,19 @@ def test_from_the_command_line_and_again_after_a_kill(
     assert not (broken / "metrics.json").exists()
     before = steps
     monkeypatch.setattr(ContinuousModule, "training_step", step)
+    broken = broken.rename(tmp_path / "moved")
+    predict = fold_module._predict
+
+    def killed_later(folder: Path, *args: Any, **named: Any) -> None:
+        predict(folder, *args, **named)
+        if folder.name == "1":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fold_module, "_predict", killed_later)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        finetune_main(_arguments(corpus, broken))
+    assert not (broken / "folds" / "1" / "result.json").exists()
+    monkeypatch.setattr(fold_module, "_predict", predict)
     trained: list[int] = []
     fit = fold_module._train
     monkeypatch.setattr(
@@ -178,17 +243,40 @@ def test_from_the_command_line_and_again_after_a_kill(
     assert (broken / "predictions" / "predictions.csv").read_text() == (
         whole / "predictions" / "predictions.csv"
     ).read_text()
-    _check_outputs(whole)
+    assert (broken / "folds" / "1" / "result.json").read_text() == (whole / "folds" / "1" / "result.json").read_text()
 
     # Nothing to train any more; but a folder is one run's alone.
     trained.clear()
+    for fold in range(3):
+        _exaggerate(whole, fold)
     assert finetune_main(_arguments(corpus, whole)) == 0
     assert trained == []
+    # Folds are merged as they are; the result alone is cut to the limits.
+    raw = np.stack([np.sin(np.arange(1, 151) / 20 + fold / 4) * (1 + fold / 4) + fold / 10 for fold in range(3)])
+    table = pd.read_parquet(whole / "predictions.parquet")
+    np.testing.assert_allclose(table[table["name"] == "5-25-48x48"]["valence_best"], centre_folds(raw), atol=1e-6)
+    assert not np.allclose(centre_folds(raw), centre_folds(raw.clip(-1, 1)), atol=0.01)
+    assert table["arousal_best"].max() == 1
     assert finetune_main([*_arguments(corpus, whole), "--seed", "1"]) == 2
     assert "seed is 0 there and 1 now" in capsys.readouterr().err
 
 
-def _check_outputs(out: Path) -> None:
+def _exaggerate(folder: Path, fold: int) -> None:
+    """Let a fold predict a curve that goes beyond the limits."""
+    path = folder / "folds" / str(fold) / "predictions.parquet"
+    table = pd.read_parquet(path)
+    curve = np.sin(table["frame"] / 20 + fold / 4) * (1 + fold / 4) + fold / 10
+    table.assign(valence=curve, arousal=curve).to_parquet(path, index=False)
+
+
+def _check_outputs(out: Path, settings: ContinuousSettings) -> None:
+    # A head that is loaded says of a video what the fold said of it.
+    head, about = load_head(out / "folds" / "0" / "export")
+    assert about["centre_features"]
+    video = next(video for video in prepare(settings, device="cpu") if video.split == "test")
+    table = pd.read_parquet(out / "folds" / "0" / "predictions.parquet").query("checkpoint == 'best'")
+    values = predict_frames(head, video, WindowSettings(**about["window"]), batch_size=2)
+    np.testing.assert_allclose(values, table[table["name"] == video.name][["valence", "arousal"]], atol=1e-5)
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["best"]["scored"]["videos"] == 4
     assert metrics["best"]["scored"]["frames"] == 4 * (150 - 8)  # 5% of the frames have no label
@@ -232,9 +320,7 @@ def test_what_is_wrong_is_said_before_anything_is_computed(
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "finetune").glob("continuous*.yaml")), ids=lambda p: p.name)
 def test_shipped_settings_are_understood(path: Path) -> None:
-    parser = build_parser()
-    fields = vars(parser.instantiate(parser.parse_args(["--config", str(path)])))
-    settings = ContinuousSettings(**{name: value for name, value in fields.items() if name != "config"})
+    settings = _parsed(["--config", str(path)])
     assert settings.folds == 6
     if path.name == "continuous.yaml":  # says all there is to say, and the defaults
         default = _settings(Path("x"), window=WindowSettings(), training=TrainingSettings(), device="auto")

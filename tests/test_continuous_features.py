@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.io import write_jpeg
 
 from hicmae.backbone import Backbone
 from hicmae.config import InputSpec
 from hicmae.continuous import footage as footage_module
 from hicmae.continuous.features import FeatureSettings, FeatureStore
-from hicmae.continuous.footage import find_faces, open_footage
+from hicmae.continuous.footage import FaceFrames, find_faces, open_footage
+from hicmae.continuous.labels import read_rows
 from hicmae.continuous.sequences import LongVideo
+from hicmae.continuous.synthetic import LongClipSettings, write_long_clips
+from hicmae.continuous.synthetic import main as make_long_clips
+from hicmae.data.file_lock import HeldLock
 from hicmae.media.clip import DecodeError
 from hicmae.media.decode import decode_clip
+from hicmae.metrics import dimensional_scores
 from tests.corpus import clip_bytes
+from tests.media_files import frame_times, make_clip, read_picture_time, read_sound_time
 from tests.tiny_model import TINY, shake
 
 SPEC = InputSpec.for_model(TINY, audio_seconds=0.66)
@@ -68,6 +82,108 @@ def test_steps_are_the_windows_that_a_clip_decoder_cuts(
             tolerance = 0.002 if name == "video" else 0.15
             np.testing.assert_allclose(features.streams[name][row], value.numpy(), atol=tolerance, rtol=0.01)
     assert all(there.all() for there in features.present.values())
+
+
+@pytest.mark.parametrize(("fps", "vfr", "start_s"), [(25, False, 0.0), (Fraction(30000, 1001), False, 0.0),
+                                                       (12, True, 0.0), (50, False, 1.3)])  # fmt: skip
+def test_a_step_has_the_picture_and_sound_around_its_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fps: float, vfr: bool, start_s: float
+) -> None:
+    """By the time that pictures and sound carry themselves, at any frame rate, and where a file does not begin at 0."""
+    monkeypatch.setattr(footage_module, "MAX_FRAMES", 20)
+    stamps = [start_s + time for time in map(float, frame_times(3.0, fps, vfr=vfr))]
+    path = tmp_path / "long.mkv"
+    make_clip(path, size=(48, 48), times=[Fraction(round(1000 * stamp), 1000) for stamp in stamps],
+              seconds=start_s + 3.0, audio_start_s=start_s, audio_codec="pcm_s16le", container="matroska")  # fmt: skip
+    with open_footage(path, None, SPEC, name="long") as footage:
+        np.testing.assert_allclose(footage.times_s, stamps, atol=0.002)
+        steps = np.arange(0, len(stamps), 3)
+        starts = footage.starts(steps, SPEC)
+        half = SPEC.window_seconds / 2
+        middle = np.array(stamps)[steps]
+        inside = (middle - half >= stamps[0]) & (middle + half <= footage.end_s)
+        np.testing.assert_allclose(starts[inside] + half, middle[inside], atol=0.002)
+        assert inside.sum() > len(steps) // 2
+        for stretch in footage.stretches(steps, SPEC):
+            assert stretch.sound is not None
+            for begin, row, offset in zip(starts[stretch.steps], stretch.rows, stretch.offsets, strict=True):
+                instants = begin + np.arange(SPEC.num_frames) * SPEC.frame_interval_s
+                on_screen = [stamps[np.searchsorted(stamps, instant + 0.002, side="right") - 1] for instant in instants]
+                shown = [read_picture_time(picture) for picture in stretch.frames[row]]
+                np.testing.assert_allclose(shown, on_screen, atol=0.0011)
+                excerpt = stretch.sound[offset : offset + 4000] / 32768
+                assert read_sound_time(excerpt, SPEC.sample_rate_hz, begin, search_s=0.05) == pytest.approx(
+                    begin, abs=1e-3
+                )
+
+
+class _Pixels(nn.Module):
+    """In a backbone's place: the picture in the middle of the window, small and grey."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(width=24 * 24)
+        self.video_layer_weights = nn.Parameter(torch.zeros(1))
+        self.audio_layer_weights = None
+
+    def forward(self, video: Tensor, log_mel: Tensor) -> SimpleNamespace:
+        grey = video[:, :, video.shape[2] // 2].mean(dim=1, keepdim=True)
+        return SimpleNamespace(layer_means={"video": adaptive_avg_pool2d(grey, 24).flatten(1).unsqueeze(0)})
+
+
+def test_synthetic_faces_show_their_valence_at_the_frames_that_are_labelled(tmp_path: Path) -> None:
+    """What a backbone does not find in a face (docs/continuous.md) is in the pixels that it is given: a linear
+    regression on the first two thirds of a video tells the rest, and tells it worse from labels of another second."""
+    annotations = write_long_clips(tmp_path, LongClipSettings(speakers=1, test_speakers=0, seconds=40))
+    spec = InputSpec.for_model(replace(TINY, image_size=96), audio_seconds=0.66)
+    store = FeatureStore(tmp_path / "features", _Pixels(), spec, weights="none",  # type: ignore[arg-type]
+                         settings=FeatureSettings(every=4))  # fmt: skip
+    features = store.get(LongVideo(name="one", video=next((tmp_path / "videos").iterdir()), subject="s"))
+    labels = read_rows(next(annotations.rglob("*.txt")), ("valence",)).values[:, 0]
+    pixels = np.asarray(features.streams["video"], dtype=np.float64)
+
+    def held_out(shift: int) -> float:
+        truth = labels[(features.steps + shift).clip(0, len(labels) - 1)]
+        there = np.flatnonzero(np.isfinite(truth))
+        train, test = there[: 2 * len(there) // 3], there[2 * len(there) // 3 + 10 :]
+        kernel = Ridge(alpha=1.0).fit(pixels[train], truth[train])
+        return dimensional_scores(truth[test], kernel.predict(pixels[test])).ccc
+
+    assert held_out(0) > 0.7
+    assert max(held_out(-25), held_out(25)) < held_out(0) - 0.03
+
+
+def test_long_clips_of_other_settings_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(*options: str) -> str:
+        with pytest.raises(SystemExit):
+            make_long_clips([str(tmp_path / "long"), *options])
+        return capsys.readouterr().err
+
+    assert "at least one in all" in fails("--speakers", "0", "--test-speakers", "0")
+    assert "seconds=0.5 must" in fails("--seconds", "0.5")
+    assert "size=33 must" in fails("--size", "33")
+    options = ["--speakers", "1", "--test-speakers", "0", "--seconds", "1", "--size", "16"]
+    for _ in range(2):
+        assert make_long_clips([str(tmp_path / "long"), *options]) == 0
+    assert "other settings" in fails(*options, "--seed", "1")
+
+
+def test_processes_that_want_the_same_features_compute_them_once(
+    tmp_path: Path, backbone: Backbone, video: LongVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[str] = []
+    compute = FeatureStore._compute
+
+    def slow(self: FeatureStore, video: LongVideo, lock: HeldLock) -> None:
+        computed.append(video.name)
+        time.sleep(0.2)  # so that all are there before the first has done
+        compute(self, video, lock)
+
+    monkeypatch.setattr(FeatureStore, "_compute", slow)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: _store(tmp_path / "f", backbone, every=20).get(video).frames, range(3)))
+    assert found == [90] * 3
+    assert computed == ["long"]
 
 
 def test_features_do_not_depend_on_batches_or_stretches(
@@ -123,6 +239,18 @@ def test_face_pictures_replace_the_picture_and_may_be_missing(tmp_path: Path, ba
     features = _store(tmp_path / "features", backbone, every=10).get(alone)
     assert features.frames == 89
     assert not features.present["audio"].any()
+    # Of frames 40 to 55 the window around frame 79 (from 0) begins with frame 71: none of the lost face is in it.
+    with open_footage(path, faces, SPEC, name="right") as footage:
+        rows, there = footage.shown(footage.starts(np.array([20, 79]), SPEC), SPEC)
+    assert there.all()
+    assert isinstance(footage.picture, FaceFrames)
+    assert (footage.picture.numbers[rows[1]] == 79).sum() >= 2
+    assert footage.picture.numbers[rows[1]].min() == 79
+    np.testing.assert_array_equal(footage.picture.numbers[rows[0]], [12, 16, 20, 24])
+    (faces / "00092.jpg").write_bytes((faces / "00001.jpg").read_bytes())  # another decoder found two more frames
+    with open_footage(path, faces, SPEC, name="right") as footage:
+        assert isinstance(footage.picture, FaceFrames)
+        assert footage.picture.numbers[-1] == 88
     (faces / "00200.jpg").write_bytes((faces / "00001.jpg").read_bytes())
     with pytest.raises(DecodeError, match="frame 200 of a video of 90"):
         _store(tmp_path / "features", backbone).get(one)

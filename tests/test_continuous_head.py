@@ -174,6 +174,24 @@ def test_centring_matches_a_case_by_hand() -> None:
     np.testing.assert_array_equal(centre_folds(x[:1]), x[0])
 
 
+def test_negative_agreement_counts_as_the_formula_says_unless_the_mean_leaves_the_folds() -> None:
+    curve, other = np.sin(np.arange(60) / 3), np.cos(np.arange(60) / 2)
+    x = np.stack([0.3 + 0.4 * curve, 0.1 + 0.5 * curve, -0.2 + 0.2 * curve + 0.2 * other, -0.1 - 0.05 * curve])
+    weights = agreement(x)
+    assert weights[3] < 0 < weights[:3].min()
+    common = (x.mean(axis=1) * weights).sum() / weights.sum()
+    assert -0.2 < common < 0.3
+    np.testing.assert_allclose(centre_folds(x), (x - x.mean(axis=1, keepdims=True)).mean(axis=0) + common)
+    # Three that agree a little, each with noise of its own, and one against them all.
+    waves = np.stack([np.sin(2 * np.pi * n * np.arange(600) / 600) for n in (2, 3, 4, 5)])
+    x = np.vstack([0.2 + 0.3 * waves[0] + 0.45 * waves[1:], 0.3 - 0.15 * waves[:1]])
+    weights, means = agreement(x), x.mean(axis=1)
+    assert weights.sum() > 0
+    assert (means * weights).sum() / weights.sum() < means.min() - 0.1  # by the letter, below every fold
+    kept = weights.clip(min=0)
+    np.testing.assert_allclose(centre_folds(x).mean(), (means * kept).sum() / kept.sum())
+
+
 def test_a_fold_that_nobody_agrees_with_does_not_move_the_mean() -> None:
     curve = np.sin(np.arange(50))
     merged = centre_folds(np.stack([0.5 * curve, 0.5 * curve, 0.4 - 0.5 * curve]))

@@ -121,6 +121,8 @@ def test_rows_of_labels(tmp_path: Path) -> None:
     numbered = read_rows(path, ("valence",))
     assert numbered.numbered
     np.testing.assert_allclose(numbered.values[:, 0], [0.2, np.nan, 0.5], rtol=1e-6)
+    path.write_text('valence\n-5\n""\n9\n')  # on a scale that holds -5, it is a label
+    np.testing.assert_allclose(read_rows(path, ("valence",), limits=(-10, 10)).values[:, 0], [-5, np.nan, 9])
 
 
 @pytest.mark.parametrize(

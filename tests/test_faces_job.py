@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def stamps(folder: Path) -> dict[str, int]:
 
 def test_from_manifest_to_manifest(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    assert main(["faces", str(corpus), str(out), "--size", "64", "--workers", "2"]) == 0
+    assert main(["faces", str(corpus), str(out), "--size", "64", "--workers", "1"]) == 0
     said = capsys.readouterr().out
     assert "3 face clips in" in said
     assert "no_face: 1" in said
@@ -99,6 +100,17 @@ def test_from_manifest_to_manifest(corpus: Path, tmp_path: Path, capsys: pytest.
     assert stamps(out) == after
 
 
+def test_processes_make_the_same(corpus: Path, tmp_path: Path) -> None:
+    early, *_, voice = read_manifest(corpus).clips
+    manifest = read_manifest(write_manifest(tmp_path / "two.csv", [replace(early, end_s=0.2), voice]))
+    here = write_faces(manifest, tmp_path / "one", size=64)
+    there = write_faces(manifest, tmp_path / "two", size=64, workers=2)
+    assert there.rejected == here.rejected
+    assert [clip.clip_id for clip in there.clips] == ["early"]
+    for name in ("faces/early.mp4", "parts/early.json", "parts/voice.json", "rejects.csv", "sheet.png"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
 def test_a_run_that_dies_leaves_what_was_finished(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +121,7 @@ def test_a_run_that_dies_leaves_what_was_finished(
 
     def dies_at_the_third(task: object) -> object:
         if len(made) == 2:
+            (tmp_path / "broken" / "faces" / ".two.mp4.1.tmp").write_bytes(b"as if killed")
             raise MemoryError
         made.append(task.clip.clip_id)  # type: ignore[attr-defined]
         return make(task)
@@ -117,29 +130,31 @@ def test_a_run_that_dies_leaves_what_was_finished(
     with pytest.raises(MemoryError):
         write_faces(manifest, tmp_path / "broken", size=64)
     assert not (tmp_path / "broken" / "manifest.csv").exists()
+    assert list((tmp_path / "broken").rglob("*.tmp"))
     monkeypatch.setattr(job_module, "make_face_clip", make)
     report = write_faces(manifest, tmp_path / "broken", size=64)
     assert (made, report.already_done) == (["early", "late"], 2)
     assert report.rejected == whole.rejected
     for name in ("faces/early.mp4", "faces/late.mp4", "faces/two.mp4", "manifest.csv", "rejects.csv", "sheet.png"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert not list((tmp_path / "broken").rglob("*.tmp"))
 
 
 def test_a_clip_whose_file_has_changed_is_done_again(corpus: Path, tmp_path: Path) -> None:
     video = tmp_path / "two.mp4"
     shutil.copyfile(corpus.parent / "two.mp4", video)
     manifest = read_manifest(write_manifest(tmp_path / "a.csv", [Clip(clip_id="two", video=video, end_s=0.4)]))
-    assert write_faces(manifest, tmp_path / "out").already_done == 0
-    assert write_faces(manifest, tmp_path / "out").already_done == 1
+    assert write_faces(manifest, tmp_path / "out", size=32).already_done == 0
+    assert write_faces(manifest, tmp_path / "out", size=32).already_done == 1
     os.utime(video)
-    assert write_faces(manifest, tmp_path / "out").already_done == 0
+    assert write_faces(manifest, tmp_path / "out", size=32).already_done == 0
     longer = read_manifest(write_manifest(tmp_path / "b.csv", [Clip(clip_id="two", video=video)]))
-    assert write_faces(longer, tmp_path / "out").already_done == 0
+    assert write_faces(longer, tmp_path / "out", size=32).already_done == 0
     make_clip(video, seconds=1.0, time_code=False)  # the face is gone, and its clip with it
-    report = write_faces(longer, tmp_path / "out")
+    report = write_faces(longer, tmp_path / "out", size=32)
     assert [reject.reason for reject in report.rejected] == ["no_face"]
     assert sorted(file.name for file in (tmp_path / "out").rglob("*") if file.is_file()) == [
-        "faces.json", "rejects.csv", "two.json"
+        ".lock", "faces.json", "rejects.csv", "two.json"
     ]  # fmt: skip
 
 

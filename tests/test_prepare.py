@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 from hicmae.benchmarks import CARDS, card
 from hicmae.benchmarks.card import Native
 from hicmae.cli import main
+from hicmae.data.file_lock import hold_folder
 from hicmae.data.manifest import Clip, read_manifest
 from hicmae.data.shard_source import ShardSource
 from tests import native_trees
@@ -60,7 +62,8 @@ def test_there_is_a_tree_for_every_card() -> None:
 def test_a_corpus_becomes_manifest_folds_and_shards(name: str, tmp_path: Path) -> None:
     root, out = tmp_path / "root", tmp_path / "out"
     native, known = BUILDERS[name](root), card(name)
-    assert prepare(name, root, out) == 0
+    # parts of films are encoded, whose sound takes half of the time
+    assert prepare(name, root, out, *(("--audio", "wav") if name == "iemocap" else ())) == 0
     wanted = wanted_rows(native)
     assert rows_of(out) == wanted
     assert rejects(out) == {}
@@ -110,6 +113,56 @@ def test_counts_that_differ_are_shown_and_strict_fails_before_packing(
     assert prepare("ravdess", root, tmp_path / "strict", "--strict") == 1
     assert sorted(path.name for path in (tmp_path / "strict").iterdir()) == ["rejects.csv", "report.json", "report.md"]
     assert not report(tmp_path / "strict")["finished"]
+
+
+def test_strict_leaves_reports_of_work_that_was_done_and_of_other_corpora(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = _ravdess(tmp_path), tmp_path / "out"
+    assert prepare("ravdess", root, out, "--no-shards") == 0
+    before = (out / "report.json").read_bytes()
+    assert prepare("ravdess", root, out, "--no-shards", "--strict") == 1
+    assert (out / "report.json").read_bytes() == before
+    native_trees.build_mer2023(tmp_path / "mer")
+    capsys.readouterr()
+    assert prepare("mer2023", tmp_path / "mer", out, "--strict") == 2
+    assert "corpus: 'ravdess' there, 'mer2023' now" in capsys.readouterr().err
+    assert (out / "report.json").read_bytes() == before
+
+
+def test_two_commands_do_not_work_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, out = _ravdess(tmp_path), tmp_path / "out"
+    with hold_folder(out):
+        assert prepare("ravdess", root, out, "--no-shards") == 2
+        assert f"is being written by process {os.getpid()}" in capsys.readouterr().err
+        assert not (out / "manifest.csv").exists()
+    assert prepare("ravdess", root, out, "--no-shards") == 0
+
+
+def test_people_in_several_folds_of_the_corpus_itself_are_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "root", tmp_path / "out"
+    native_trees.build_werewolf_xl(root)
+    log = "Round,No,Times_1,Times_2\n1,1,1-01,7-04\n7,4,1-01,7-04\n"
+    native_trees.write(root / "log.csv", log)
+    assert prepare("werewolf_xl", root, out, "--no-shards") == 0
+    shared = "1 of 19 speakers occur in two splits: 01_01 (fold1, fold2)"
+    assert f"warning: {shared}" in capsys.readouterr().out.replace("\n", " ")
+    (warning,) = (text for text in report(out)["warnings"] if "speakers" in text)
+    assert warning.startswith(shared)
+    assert warning.endswith("these are the corpus's own folds, and its configuration allows it")
+
+
+def test_what_to_run_next_names_shards_or_files_and_not_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = _ravdess(tmp_path), tmp_path / "out"
+    assert prepare("ravdess", root, out, "--no-shards") == 0
+    said = capsys.readouterr().out
+    assert f"folds --config configs/finetune/ravdess.yaml --data.shards null --data.manifest {out}/manifest.csv" in said
+    assert prepare("ravdess", root, out) == 0
+    assert f"ravdess.yaml --data.shards '[{out}/shards]'\n" in capsys.readouterr().out
 
 
 def test_strict_passes_where_all_is_as_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,14 @@ import yaml
 
 from hicmae.cli import main
 from hicmae.data.labels import LabelSpec
-from hicmae.data.manifest import Clip, Manifest, read_manifest, write_manifest
+from hicmae.data.manifest import Clip, Manifest, ManifestError, read_manifest, write_manifest
 from hicmae.data.shard_source import ShardSource
+from hicmae.media.frames_file import read_frames
 from hicmae.prepare.checks import split_order
 from hicmae.prepare.config_lines import config_lines
 from hicmae.prepare.folds import make_folds
 from hicmae.prepare.tally import found_labels, tally
+from tests import native_trees
 from tests.corpus import make_corpus
 from tests.test_prepare import rejects, report
 
@@ -175,7 +177,9 @@ def test_speakers_in_two_splits_are_refused_or_shown(
     assert "1 of 1 speakers occur in two splits: one (test, train)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert prepare(shared, tmp_path / "out", "--allow-shared-subjects", "--no-shards") == 0
-    assert "allow_shared_subjects: true" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "training needs data.allow_shared_subjects: true" in printed
+    assert yaml.safe_load(printed[printed.index("model:\n") :])["data"]["allow_shared_subjects"] is True
 
 
 def test_manifests_and_options_that_cannot_be_used(
@@ -197,6 +201,45 @@ def test_manifests_and_options_that_cannot_be_used(
     assert "already used in row 4" in found
     assert "gone.mp4" in found
     assert not out.exists()
+
+
+def test_folders_of_pictures_in_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "own"
+    native_trees.put_frames(own / "faces" / "a")
+    native_trees.put_frames(own / "faces" / "b", "{n:03d}.png")
+    (own / "faces" / "none").mkdir()
+    native_trees.write(own / "a.wav", native_trees.sound())
+    native_trees.write(own / "film.mp4", native_trees.film("mp4"))
+    lines = [
+        "clip_id,video,audio,subject",
+        "a,faces/a,a.wav,p1",
+        "b,faces/b,,p2",
+        "c,film.mp4,,p3",
+        "d,faces/none,a.wav,p4",
+    ]
+    path = native_trees.write(own / "own.csv", "\n".join(lines))
+    assert prepare(path, tmp_path / "filled") == 0
+    assert rejects(tmp_path / "filled") == {"b": "no_frame_times", "d": "no_frames"}
+    assert prepare(path, tmp_path / "out", "--frame-rate", "10", "--folds", "3") == 0
+    assert rejects(tmp_path / "out") == {"d": "no_frames"}
+    ends = {}
+    for out in (tmp_path / "filled", tmp_path / "out"):
+        for clip in read_manifest(out / "manifest.csv").clips:
+            if clip.clip_id != "c":
+                assert clip.video == out / "media" / f"{clip.clip_id}.frames"
+                ends[out.name, clip.clip_id] = read_frames(clip.video.read_bytes(), clip.clip_id).end_s
+    assert ends == pytest.approx(
+        {("filled", "a"): native_trees.SECONDS, ("out", "a"): native_trees.FRAMES / 10,
+         ("out", "b"): native_trees.FRAMES / 10}, abs=0.01,
+    )  # fmt: skip
+    assert len(ShardSource(tmp_path / "out" / "shards")) == 3
+    with pytest.raises(ManifestError, match=r"row 2: video .* is a folder; .* with 'hicmae prepare'"):
+        read_manifest(path)  # what reads files alone says who takes folders
+    films = native_trees.write(own / "films.csv", "clip_id,video\nc,film.mp4\n")
+    for argv, message in ((("--frame-rate", "10"), "there is none"), (("--frame-rate", "0"), "must be above 0")):
+        capsys.readouterr()
+        assert prepare(films, tmp_path / "no", *argv) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_every_clip_rejected_is_a_failure_with_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from hicmae.data.manifest import Clip, read_manifest
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.source import ManifestSource
 from hicmae.faces import FaceBox, FaceNotFoundError, FaceTracker
+from hicmae.faces.cut import FaceCut
 from hicmae.media.clip import DecodeError
 from hicmae.media.container import open_media
 from hicmae.media.encode import whole_sound
@@ -26,7 +27,7 @@ from hicmae.prepare.frames import LARGEST_SIDE, make_frames_file, scan_frames
 from hicmae.prepare.made_media import make_media, region_square
 from tests import native_trees
 from tests.media_files import read_picture_time, read_sound_time
-from tests.test_prepare import prepare, rejects
+from tests.test_prepare import prepare, rejects, report
 
 
 def picture(number: int, size: tuple[int, int] = (32, 24)) -> np.ndarray:
@@ -125,6 +126,15 @@ def test_frames_that_cannot_be_used(tmp_path: Path, files: dict[str, bytes | Non
     assert error.value.reason == "missing_file"
 
 
+def test_names_of_frames_with_numbers_of_any_length(tmp_path: Path) -> None:
+    for number in (10**30, 10**30 + 2, 10**30 + 6):
+        (tmp_path / f"{number}.jpg").touch()
+    assert scan_frames(tmp_path, "clip").positions == (0, 1, 3)
+    (tmp_path / "7_1.jpg").touch()
+    (tmp_path / "8_1.jpg").touch()  # the last number counts nothing
+    assert scan_frames(tmp_path, "clip").positions == (0, 1, 2, 3, 4)
+
+
 def test_face_pictures_and_sound_files_of_a_corpus(tmp_path: Path) -> None:
     root, out = tmp_path / "root", tmp_path / "out"
     native = native_trees.build_dfew_frames(root)
@@ -156,7 +166,7 @@ def test_face_pictures_and_sound_files_of_a_corpus(tmp_path: Path) -> None:
 def test_face_pictures_are_re_encoded_with_the_sound_of_the_films(tmp_path: Path, storage: str) -> None:
     root, out = tmp_path / "root", tmp_path / "out"
     native = native_trees.build_mafw_frames(root)
-    assert prepare("mafw", root, out, "--format", storage, "--size", "48") == 0
+    assert prepare("mafw", root, out, "--format", storage, "--size", "48", "--audio", "wav") == 0
     clip = read_manifest(out / "manifest.csv").clips[0]
     assert clip.audio == out / "media" / f"{clip.clip_id}.flac"
     with open_media(clip.audio.read_bytes(), "sound") as media:
@@ -178,11 +188,23 @@ def test_face_pictures_are_re_encoded_with_the_sound_of_the_films(tmp_path: Path
         assert [read_picture_time(frame) for frame in decoded(file)] == [0.4] * native_trees.FRAMES
 
 
+def test_sound_that_was_lost_is_made_again(tmp_path: Path) -> None:
+    film = native_trees.write(tmp_path / "film.mp4", native_trees.film("mp4"))
+    native = NativeClip(clip=Clip(clip_id="clip", video=native_trees.put_frames(tmp_path / "faces"), audio=film))
+    sound = tmp_path / "out" / "media" / "clip.flac"
+    make_media([native], tmp_path / "out", faces=None)
+    whole = sound.read_bytes()
+    sound.write_bytes(whole[:100])
+    make_media([native], tmp_path / "out", faces=None)
+    assert sound.read_bytes() == whole
+
+
 def test_faces_of_a_silent_film_fill_its_time(tmp_path: Path) -> None:
     film = native_trees.write(tmp_path / "film.mp4", native_trees.silent_film())
     clip = Clip(clip_id="clip", video=native_trees.put_frames(tmp_path / "faces"), audio=film)
-    (row,), rejected = make_media([NativeClip(clip=clip)], tmp_path / "out", faces=None)
-    assert rejected == ()
+    made_media = make_media([NativeClip(clip=clip)], tmp_path / "out", faces=None)
+    assert made_media.rejected == ()
+    (row,) = made_media.rows
     assert row.video is not None
     assert row.audio is None
     assert read_frames(row.video.read_bytes(), "clip").end_s == pytest.approx(native_trees.SECONDS)
@@ -197,16 +219,19 @@ def test_the_square_in_a_region() -> None:
 class FakeFaces:
     """Stands for the tracker's films: copies of the original, and no face in clips of some names."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, without: tuple[str, ...] = (), die_after: int = 10**9):
-        import hicmae.faces
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *, without: tuple[str, ...] = (), two_faces: str = "",
+        die_after: int = 10**9,
+    ):  # fmt: skip
+        import hicmae.faces.cut
         import hicmae.faces.detector
 
         self.calls: dict[str, Any] = {}
-        self.without, self.left = without, itertools.count(die_after, -1)
-        monkeypatch.setattr(hicmae.faces, "write_face_clip", self)
+        self.without, self.two_faces, self.left = without, two_faces, itertools.count(die_after, -1)
+        monkeypatch.setattr(hicmae.faces.cut, "cut_face", self)
         monkeypatch.setattr(hicmae.faces.detector, "make_detector", lambda name, model: None)
 
-    def __call__(self, clip: Clip, tracker: Any, out: Path, *, region: Any) -> Clip:
+    def __call__(self, clip: Clip, out: Path, *, tracker: Any, region: Any) -> FaceCut:
         if next(self.left) <= 0:
             raise KeyboardInterrupt
         self.calls[clip.clip_id] = (region, tracker.margin, tracker.detector, clip.span_s)
@@ -214,14 +239,16 @@ class FakeFaces:
             raise FaceNotFoundError(clip.clip_id, 1, 10, 0.5)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(native_trees.film("mp4"))
-        return replace(clip, video=out, audio=None, start_s=None, end_s=None, square=None)
+        two = clip.clip_id == self.two_faces
+        shown = ((0.0, 0.0, 0.0, 20.0), (9.0, 1.0, 1.0, 20.0))
+        return FaceCut(bytes=out.stat().st_size, share=0.5 if two else 1.0, contested=two, pieces=1, shown=shown)
 
 
 def test_faces_are_followed_in_the_speakers_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, out = tmp_path / "root", tmp_path / "out"
     native = native_trees.build_iemocap(root)
-    nobody = "Ses02F_impro01_M000"
-    faces = FakeFaces(monkeypatch, without=(nobody,))
+    nobody, doubtful = "Ses02F_impro01_M000", "Ses03F_impro01_M000"
+    faces = FakeFaces(monkeypatch, without=(nobody,), two_faces=doubtful)
     assert prepare("iemocap", root, out, "--faces", "--margin", "0.4", "--detector", "haar") == 0
     assert faces.calls == {found.clip.clip_id: (found.region, 0.4, "haar", found.clip.span_s) for found in native.clips}
     assert rejects(out) == {nobody: "no_face"}
@@ -230,6 +257,9 @@ def test_faces_are_followed_in_the_speakers_half(tmp_path: Path, monkeypatch: py
     for clip_id, clip in rows.items():
         assert clip.video == out / "faces" / f"{clip_id}.mp4"
         assert (clip.audio, clip.span_s, clip.square) == (None, None, None)
+    assert f"1 clips show another face that is about as large and as central: {doubtful}" in report(out)["warnings"]
+    with Image.open(out / "faces" / "sheet.png") as sheet:
+        assert sheet.height == 12 * (14 + 120 + 6) + 6
     # short films: the originals are stored, not re-encoded
     assert str(ShardSource(out / "shards").storages[0]) == "original files"
 
@@ -245,8 +275,9 @@ class OneFace:
 def test_face_films_are_written_by_the_tracker_itself(tmp_path: Path) -> None:
     found = native_trees.build_iemocap(tmp_path / "root").clips[1]
     tracker = FaceTracker(detector=OneFace(), margin=0.2)
-    (row,), rejected = make_media([found], tmp_path / "out", faces=tracker)
-    assert rejected == ()
+    done = make_media([found], tmp_path / "out", faces=tracker)
+    assert done.rejected == ()
+    (row,) = done.rows
     assert row == replace(
         found.clip, video=tmp_path / "out" / "faces" / f"{found.clip.clip_id}.mp4", audio=None, start_s=None, end_s=None
     )
@@ -256,11 +287,16 @@ def test_face_films_are_written_by_the_tracker_itself(tmp_path: Path) -> None:
     assert info.duration_s == pytest.approx(2.6, abs=0.05)
 
 
-def test_folders_of_faces_skip_the_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_faces_skip_the_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     faces = FakeFaces(monkeypatch)
     native_trees.build_dfew_frames(tmp_path / "root")
     assert prepare("dfew", tmp_path / "root", tmp_path / "out", "--faces", "--no-shards") == 0
     assert faces.calls == {}
+    kept = "10 clips have no film in which to look for a face, and are taken as they are"
+    assert kept in report(tmp_path / "out")["warnings"]
+    assert f"warning: {kept}" in capsys.readouterr().out
 
 
 def test_killed_it_goes_on_and_ends_as_if_undisturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +311,7 @@ def test_killed_it_goes_on_and_ends_as_if_undisturbed(tmp_path: Path, monkeypatc
         assert prepare("ravdess", root, out, "--faces") == 130
         assert len(faces.calls) == 5
     with (out / "made.jsonl").open("a") as file:
-        file.write('{"id": "torn in the middle of a li')
+        file.write('\0\0\0\n{"id": "torn in the middle of a li')  # zeros: as after a power cut
     lost = out / "faces" / f"{native.clips[1].clip.clip_id}.mp4"
     lost.write_bytes(b"torn")  # as after a power cut
     (out / "faces" / ".half.1.tmp.mp4").write_bytes(b"left by the killed run")
@@ -334,13 +370,13 @@ def test_processes_make_the_same_and_say_what_failed(tmp_path: Path) -> None:
         clips.append(NativeClip(clip=Clip(clip_id=f"clip{number}", video=folder), frame_rate=25.0))
     (tmp_path / "clip1" / "2.jpg").write_bytes(b"\xff\xd8 no picture \xff\xd9")
     seen: list[tuple[int, int]] = []
-    rows, rejected = make_media(
+    done = make_media(
         clips, tmp_path / "two", faces=None, workers=2, on_progress=lambda done, total: seen.append((done, total))
     )
-    assert [row.clip_id for row in rows] == ["clip0", "clip2"]
-    assert [(reject.clip_id, reject.reason) for reject in rejected] == [("clip1", "corrupt_frames")]
+    assert [row.clip_id for row in done.rows] == ["clip0", "clip2"]
+    assert [(reject.clip_id, reject.reason) for reject in done.rejected] == [("clip1", "corrupt_frames")]
     assert seen[-1] == (3, 3)
     make_media(clips, tmp_path / "one", faces=None)
-    for row in rows:
+    for row in done.rows:
         assert row.video is not None
         assert row.video.read_bytes() == (tmp_path / "one" / "media" / row.video.name).read_bytes()

@@ -145,22 +145,3 @@ class ContinuousData(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[LabelledVideo]:
         """Whole sequences, one at a time."""
         return DataLoader(self.val, batch_size=None, shuffle=False)  # type: ignore[arg-type]
-
-
-def stream_statistics(
-    videos: Sequence[LabelledVideo], streams: Sequence[str]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Mean and standard deviation of every value of every stream over the steps where it is present, float32 (D,)."""
-    mean, std = {}, {}
-    for name in streams:
-        width = videos[0].features.streams[name].shape[1]
-        count, total, squares = 0, np.zeros(width), np.zeros(width)
-        for video in videos:
-            values, there = video.features.streams[name], video.features.present[name]
-            for first in range(0, len(values), 4096):  # mapped from the disk, so never taken as a whole
-                part = values[first : first + 4096][there[first : first + 4096]].astype(np.float64)
-                count, total, squares = count + len(part), total + part.sum(axis=0), squares + (part**2).sum(axis=0)
-        middle = total / max(1, count)
-        mean[name] = torch.from_numpy(middle).float()
-        std[name] = torch.from_numpy(np.sqrt(np.maximum(squares / max(1, count) - middle**2, 0))).float()
-    return mean, std

@@ -6,24 +6,27 @@ A fold's folder holds ``checkpoints/`` while it trains, ``export/`` (the best he
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from finetune.continuous.data import ContinuousData, stream_statistics
+from finetune.continuous.data import ContinuousData
+from finetune.continuous.files import as_json, replace
 from finetune.continuous.module import MONITORED, ContinuousModule
 from finetune.continuous.settings import ContinuousSettings
 from hicmae.continuous.export import save_head
 from hicmae.continuous.leader_follower import LeaderFollower
 from hicmae.continuous.prediction import LabelledVideo, predict_frames
+from hicmae.continuous.statistics import stream_statistics
+from hicmae.data.file_lock import hold_lock_if_free
 from hicmae.training.checkpoint_io import AtomicCheckpointIO
 from hicmae.training.run_directory import checkpoint_directory, export_directory
 
@@ -52,7 +55,19 @@ def run_fold(
 
     Raises:
         ValueError: the training part has no labelled window.
+        FileExistsError: another process is at work on this fold.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with hold_lock_if_free(folder / ".lock") as lock:
+        if lock is None:
+            raise FileExistsError(f"another process is at work in {folder}; wait for it, or let this one train other "
+                                  "folds (run_folds)")  # fmt: skip
+        _run_fold(folder, parts, others, settings, device=device)
+
+
+def _run_fold(
+    folder: Path, parts: FoldParts, others: Sequence[LabelledVideo], settings: ContinuousSettings, *, device: str
+) -> None:
     result = folder / "result.json"
     module = ContinuousModule(_build(parts, settings), settings, fold=parts.number)
     if not result.is_file():
@@ -61,13 +76,13 @@ def run_fold(
         save_head(export_directory(folder), module.model, settings.trained_by())
         (folder / "predictions.parquet").unlink(missing_ok=True)  # of a run that was killed while it predicted
         _predict(folder, module, [*parts.score, *others], settings, device=device)
-        _replace(result, json.dumps({
+        replace(result, as_json({
             "fold": parts.number,
             "subjects": {part: sorted({v.subject for v in getattr(parts, part)}) for part in
                          ("train", "select", "score")},
             "best_epoch": _epoch(checkpoint_directory(folder) / "best.ckpt"),
             "history": module.history,
-        }, indent=2) + "\n")  # fmt: skip
+        }))  # fmt: skip
         return
     known = pd.read_parquet(folder / "predictions.parquet", columns=["name", "features"]).drop_duplicates()
     there = set(zip(known["name"], known["features"], strict=True))
@@ -105,7 +120,7 @@ def _train(
     )  # fmt: skip
     checkpoints = checkpoint_directory(folder)
     # At the end of the epoch, as a checkpoint taken after the validation would skip the rest of it when resumed.
-    keep = partial(ModelCheckpoint, checkpoints, enable_version_counter=False, save_on_train_epoch_end=True)
+    keep = partial(_Keep, checkpoints, enable_version_counter=False, save_on_train_epoch_end=True)
     best = keep(filename=BEST, monitor=MONITORED, mode="max")
     last_one = keep(filename=LAST)  # "save_last" would be the last one that was best
     trainer = pl.Trainer(
@@ -139,8 +154,8 @@ def _predict(
     *,
     device: str,
 ) -> None:
-    """Add predictions of both checkpoints to ``predictions.parquet``: a row a video, frame and checkpoint. Those of
-    videos of the same name, from other features, are replaced."""
+    """Add predictions of both checkpoints to ``predictions.parquet``: a row a video, frame and checkpoint, not yet cut
+    to the limits, as merging takes them. Those of videos of the same name, from other features, are replaced."""
     path = folder / "predictions.parquet"
     tables = []
     if path.is_file():
@@ -151,8 +166,7 @@ def _predict(
         _load(folder, module, checkpoint)
         for video in videos:
             values = predict_frames(model, video, settings.window, batch_size=settings.training.batch_size)
-            values = values.clip(*settings.limits).astype("float32")
-            table = pd.DataFrame(values, columns=settings.targets)
+            table = pd.DataFrame(values.astype("float32"), columns=settings.targets)
             table.insert(0, "frame", range(1, len(table) + 1))
             table.insert(0, "features", video.features.digest)
             table.insert(0, "name", video.name)
@@ -161,6 +175,21 @@ def _predict(
     draft = path.with_name(f".{path.name}.draft")
     pd.concat(tables, ignore_index=True).to_parquet(draft, index=False)
     draft.replace(path)
+
+
+class _Keep(ModelCheckpoint):
+    """Goes on in a folder that has been moved or copied: Lightning would forget the best score so far, and with it
+    which checkpoint is the best."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state of a checkpoint, with its files where they are now."""
+
+        def here(path: str) -> str:
+            return str(Path(self.dirpath or "") / Path(path).name) if path else path
+
+        moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | moved | {"best_k_models": best, "dirpath": self.dirpath})
 
 
 def _load(folder: Path, module: ContinuousModule, checkpoint: str) -> None:
@@ -173,9 +202,3 @@ def _epoch(checkpoint: Path) -> int:
     """Epochs behind a checkpoint."""
     about = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["hicmae"]
     return len(about["history"])
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text)
-    draft.replace(path)

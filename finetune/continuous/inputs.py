@@ -18,6 +18,7 @@ from hicmae.continuous.labels import Rows, fit_to_frames, read_rows
 from hicmae.continuous.partition import deal_folds
 from hicmae.continuous.prediction import LabelledVideo
 from hicmae.continuous.sequences import Reject, Sequences, read_affwild2, read_table
+from hicmae.continuous.statistics import centred
 from hicmae.data.splits import TEST, TRAIN, VAL
 from hicmae.media.clip import DecodeError
 
@@ -55,7 +56,7 @@ def prepare(settings: ContinuousSettings, *, device: str) -> list[LabelledVideo]
         if video.annotation is not None
     }
     backbone, transform = load_backbone(settings.backbone)
-    weights = _digest(settings.backbone)
+    weights = weights_digest(settings.backbone)
     backbone.to(device)
     store = FeatureStore(settings.feature_folder, backbone, transform.spec, weights=weights, settings=settings.features)
     videos: list[LabelledVideo] = []
@@ -78,9 +79,8 @@ def prepare(settings: ContinuousSettings, *, device: str) -> list[LabelledVideo]
             rejects.append(Reject(name=video.name, reason="no_leader", detail=f"it has no {settings.streams[0]}, "
                                   "which leads; put another stream first"))  # fmt: skip
             continue
-        videos.append(
-            LabelledVideo(name=video.name, subject=video.subject, split=video.split, features=features, labels=labels)
-        )
+        one = LabelledVideo(name=video.name, subject=video.subject, split=video.split, features=features, labels=labels)
+        videos.append(centred(one, settings.streams) if settings.centre_features else one)
     _tell(settings, videos, rejects)
     return videos
 
@@ -166,7 +166,7 @@ def _fold(number: int, videos: list[LabelledVideo], fold: dict[str, int], settin
     )
 
 
-def _digest(backbone: Path) -> str:
+def weights_digest(backbone: Path) -> str:
     """Digest of an export's weights (``load_backbone`` has compared it with the file)."""
     digest: str = json.loads((backbone / "config.json").read_text())["sha256"]["model.safetensors"]
     return digest

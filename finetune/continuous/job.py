@@ -6,19 +6,22 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
+from finetune.continuous.files import as_json, replace
 from finetune.continuous.fold import run_fold
-from finetune.continuous.inputs import choose_device, divide, prepare
+from finetune.continuous.inputs import choose_device, divide, prepare, weights_digest
 from finetune.continuous.results import write_results
 from finetune.continuous.settings import ContinuousSettings
 from hicmae.continuous.prediction import LabelledVideo
+from hicmae.data.file_lock import hold_lock
 from hicmae.training.cli import run_job
 
 logger = logging.getLogger(__name__)
+
+_WAIT_S = 600.0
 
 
 def build_parser() -> ArgumentParser:
@@ -52,7 +55,8 @@ def run(settings: ContinuousSettings) -> dict[str, Any] | None:
     if missing:
         logger.info("folds %s are still to be trained; results are written when all are there", missing)
         return None
-    return write_results(settings, folds, others)
+    with hold_lock(settings.out / ".lock", wait_s=_WAIT_S, what=f"{settings.out}"):  # the last folds may end together
+        return write_results(settings, folds, others)
 
 
 def _claim(settings: ContinuousSettings, trained_on: Sequence[LabelledVideo]) -> None:
@@ -69,11 +73,13 @@ def _claim(settings: ContinuousSettings, trained_on: Sequence[LabelledVideo]) ->
             f"{video.name}\x1f{video.subject}\x1f{video.split}\x1f{video.features.digest}".encode()
             + video.labels.tobytes()
         )
-    wanted = {"backbone": _weights(settings.backbone), "videos": seen.hexdigest()[:16], **settings.trained_by()}
+    wanted = {
+        "backbone": weights_digest(settings.backbone)[:16],
+        "videos": seen.hexdigest()[:16],
+        **settings.trained_by(),
+    }
     if not path.is_file():
-        draft = path.with_name(f".{path.name}.draft")
-        draft.write_text(json.dumps(wanted, indent=2) + "\n")
-        draft.replace(path)
+        replace(path, as_json(wanted))
         return
     found: dict[str, Any] = json.loads(path.read_text())
     if differing := [
@@ -85,11 +91,6 @@ def _claim(settings: ContinuousSettings, trained_on: Sequence[LabelledVideo]) ->
             f"{settings.out} holds a run with other settings or data: {'; '.join(differing)}. Choose another out "
             "(features can be shared by features_dir), or remove it"
         )
-
-
-def _weights(backbone: Path) -> str:
-    digest: str = json.loads((backbone / "config.json").read_text())["sha256"]["model.safetensors"]
-    return digest[:16]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,6 @@ Shapes: N frames of a video, K targets, F folds.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from finetune.continuous.files import as_json, replace
 from finetune.continuous.fold import BEST, LAST, FoldParts
 from finetune.continuous.settings import ContinuousSettings
 from hicmae.continuous.merging import centre_folds
@@ -44,7 +44,9 @@ def write_results(
     for checkpoint in (BEST, LAST):
         tables = [_read(out / "folds" / str(fold.number), checkpoint, settings.targets) for fold in folds]
         own: Frames = {
-            video.name: table[video.name] for fold, table in zip(folds, tables, strict=True) for video in fold.score
+            video.name: table[video.name].clip(*settings.limits)
+            for fold, table in zip(folds, tables, strict=True)
+            for video in fold.score
         }
         merged: Frames = {video.name: _merge([table[video.name] for table in tables], settings) for video in others}
         scores: dict[str, Any] = {
@@ -59,9 +61,9 @@ def write_results(
     everybody = [*scored.values(), *others]
     _write_predictions(out, kept, everybody, settings)
     _draw(out / "figures" / "timelines.png", kept[BEST], everybody, settings)
-    _replace(out / "metrics.json", json.dumps(_plain(metrics), indent=2, allow_nan=False) + "\n")
+    replace(out / "metrics.json", as_json(metrics))
     report = _report(metrics, settings)
-    _replace(out / "report.md", report)
+    replace(out / "report.md", report)
     logger.info(
         "wrote %s, predictions.parquet, predictions/ and figures/timelines.png\n%s", out / "metrics.json", report
     )
@@ -184,18 +186,3 @@ def _report(metrics: Mapping[str, Any], settings: ContinuousSettings) -> str:
     lines += ["", f"The best checkpoint is chosen {about['best_is_chosen']}. Scores are over all labelled frames of a "
               "part, each once."]  # fmt: skip
     return "\n".join(lines) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """For JSON: NaN becomes null."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text)
-    draft.replace(path)

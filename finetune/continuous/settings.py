@@ -84,6 +84,9 @@ class ContinuousSettings:
     """Least and greatest value of the targets; predictions are cut to them."""
     streams: list[Stream] = field(default_factory=lambda: ["video", "audio"])
     """Features that the head reads, the leader first: video, audio, fused_video, fused_audio."""
+    centre_features: bool = False
+    """Take each video's own mean from its features. It is no part of the paper, needs the video as a whole, and hides
+    how videos differ on the whole; but heads learn from few people what would else be lost among their differences."""
     folds: int = 6
     """Folds of the subjects of the splits train and val together; 0: train on train, choose on val."""
     run_folds: list[int] | None = None
@@ -129,6 +132,7 @@ class ContinuousSettings:
             "targets": self.targets,
             "limits": list(self.limits),
             "streams": self.streams,
+            "centre_features": self.centre_features,
             "every": self.features.every,
             "folds": self.folds,
             "paper_protocol": self.paper_protocol,

@@ -65,7 +65,8 @@ def _write(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from hicmae.data.manifest import read_manifest
-    from hicmae.faces.job import MANIFEST_NAME, SHEET_NAME, write_faces
+    from hicmae.faces.job import MANIFEST_NAME, write_faces
+    from hicmae.faces.sheet import SHEET_NAME
     from hicmae.faces.tracker import FaceTracker
 
     tracker = FaceTracker(
@@ -96,12 +97,8 @@ def _write(args: argparse.Namespace) -> int:
         say(f"  {reject.clip_id}: {reject.detail}")
     if len(report.rejected) > _SHOWN:
         say(f"  ... and {len(report.rejected) - _SHOWN} more, in rejects.csv")
-    for ids, what in (
-        (report.contested, "show another face that is about as large and as central"),
-        (report.jumping, "have a square that jumps (another shot, or the face found elsewhere)"),
-    ):
-        if ids:
-            say(f"{len(ids)} clips {what}: {', '.join(ids[:_SHOWN])}" + (", ..." if len(ids) > _SHOWN else ""))
+    for doubt in report.doubts:
+        say(doubt)
     if not report.clips:
         say("every clip was rejected", style="red")
         return 1

@@ -58,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="of the folds (default: 0)")
     own.add_argument("--stratify", default=argparse.SUPPRESS, metavar="COLUMN",
                      help="label to balance over the folds (default: emotion, else the first text label)")  # fmt: skip
+    own.add_argument("--frame-rate", type=float, default=argparse.SUPPRESS, metavar="FPS",
+                     help="of folders of pictures, in frames a second (default: they fill the time of their sound)")  # fmt: skip  # noqa: E501
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,16 +93,17 @@ def _read(args: argparse.Namespace) -> Corpus:
             raise ValueError(f"--{next(iter(folds))} goes with --folds, which is missing")
         return manifest_corpus(
             Path(args.corpus), folds=getattr(args, "folds", None), **folds,
-            allow_shared_subjects=args.allow_shared_subjects,
+            frame_rate=getattr(args, "frame_rate", None), allow_shared_subjects=args.allow_shared_subjects,
         )  # fmt: skip
     if Path(args.corpus).is_dir():
         raise ValueError(
             f"{args.corpus} is a folder: name a benchmark and give its folder as --root, or make a manifest of the "
             "folder with 'hicmae manifest tree'"
         )
-    given = [name for name in ("folds", "seed", "stratify") if name in args]
-    if given:
-        raise ValueError(f"--{given[0]} goes with a manifest; a benchmark has its own folds")
+    own = {"folds": "folds", "seed": "folds", "stratify": "folds", "frame_rate": "frame rates"}
+    if given := [name for name in own if name in args]:
+        option = given[0].replace("_", "-")
+        raise ValueError(f"--{option} goes with a manifest; a benchmark has its own {own[given[0]]}")
     if "root" not in args:
         raise ValueError(f"--root is missing: where is the folder of {args.corpus}? --card shows its layout")
     return benchmark_corpus(args.corpus, args.root, allow_shared_subjects=args.allow_shared_subjects)
@@ -108,7 +111,7 @@ def _read(args: argparse.Namespace) -> Corpus:
 
 def _prepare(args: argparse.Namespace, corpus: Corpus, console: Console) -> int:
     from hicmae.prepare.checks import whole_files_warning
-    from hicmae.prepare.run import PrepareSettings, prepare, stores_whole_files
+    from hicmae.prepare.run import PrepareSettings, prepare, stores_whole_files, write_first_report
 
     faces = _tracker(args)
     long_files = stores_whole_files(corpus, faces)
@@ -126,7 +129,7 @@ def _prepare(args: argparse.Namespace, corpus: Corpus, console: Console) -> int:
         shown = "; ".join(map(str, found[:_SHOWN]))
         _say(console, f"warning: not the expected counts: {shown}{more}", "yellow")
     if args.strict and not report.as_expected:
-        report.write(args.out)
+        write_first_report(corpus, args.out, settings)
         show_rejects(report.rejected, console)
         _say(
             console,
@@ -144,6 +147,9 @@ def _prepare(args: argparse.Namespace, corpus: Corpus, console: Console) -> int:
             bars[stage](done, total)
 
         done = prepare(corpus, args.out, settings, on_progress=show)
+    for warning in done.warnings:
+        if warning not in report.warnings:
+            _say(console, f"warning: {warning}", "yellow")
     _show(done, args, corpus, console)
     if not done.usable.clips:
         return 1
@@ -172,9 +178,10 @@ def _show(done: PrepareReport, args: argparse.Namespace, corpus: Corpus, console
     """Counts, rejects, where things are, and what to run next."""
     from rich.table import Table
 
+    from hicmae.prepare.checks import shared_subjects
     from hicmae.prepare.config_lines import config_lines
     from hicmae.prepare.report import duration_text
-    from hicmae.prepare.run import MANIFEST_NAME, SHARDS_NAME
+    from hicmae.prepare.run import FACES_SHEET, MANIFEST_NAME, SHARDS_NAME
 
     table = Table("", "expected", "found", "usable", "")
     for row in done.counts():
@@ -190,14 +197,21 @@ def _show(done: PrepareReport, args: argparse.Namespace, corpus: Corpus, console
         _say(console, f"{len(done.unconfirmed)} things about this corpus are assumed; they are in the report")
     shards = args.out / SHARDS_NAME if args.shards else None
     _say(console, f"{args.out / MANIFEST_NAME}, {f'{shards}/, ' if shards else ''}{args.out / 'report.md'}")
+    if (sheet := args.out / FACES_SHEET).exists():
+        _say(console, f"look at {sheet} before you go on")
     if not done.usable.clips:
         _say(console, "every clip was rejected", "red")
     elif corpus.is_benchmark:
-        data = f"--data.shards '[{shards}]'" if shards else f"--data.manifest {args.out / MANIFEST_NAME}"
+        # a benchmark's configuration names shards, and takes one of the two
+        files = f"--data.shards null --data.manifest {args.out / MANIFEST_NAME}"
+        data = f"--data.shards '[{shards}]'" if shards else files
         job = "folds" if any(split.startswith("fold") for split in done.usable.splits) else "fit"
         _say(console, f"next: python -m finetune {job} --config configs/finetune/{corpus.name}.yaml {data}")
     else:
-        lines = config_lines(corpus.labels, done.usable, shards=shards, manifest=args.out / MANIFEST_NAME)
+        shared = bool(shared_subjects(native.clip for native in corpus.clips))
+        lines = config_lines(
+            corpus.labels, done.usable, shards=shards, manifest=args.out / MANIFEST_NAME, shared_subjects=shared
+        )
         _say(console, f"for a fine-tuning configuration, over configs/finetune/demo.yaml:\n\n{lines}")
 
 

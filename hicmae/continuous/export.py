@@ -28,9 +28,10 @@ def save_head(folder: Path, model: LeaderFollower, about: Mapping[str, Any]) -> 
 
 def load_head(folder: Path) -> tuple[LeaderFollower, dict[str, Any]]:
     """A head in evaluation mode, and what ``config.json`` says of it: ``targets`` in the order of the outputs,
-    ``inputs`` (width of every stream, the leader first), ``window``, ``every`` and ``limits``.
+    ``inputs`` (width of every stream, the leader first), ``window``, ``every``, ``limits`` and ``centre_features``.
 
-    ``predict_frames(head, video, WindowSettings(**about["window"]), batch_size=8)`` predicts a video's frames.
+    ``predict_frames(head, video, WindowSettings(**about["window"]), batch_size=8)`` predicts a video's frames, to be
+    cut to the limits; where ``centre_features`` is true, it takes ``centred(video, head.streams)``.
 
     Raises:
         FileNotFoundError, ValueError: nothing there, or no head.

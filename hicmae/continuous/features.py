@@ -15,8 +15,9 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,14 +30,17 @@ from hicmae.backbone import Backbone, mix_layers
 from hicmae.config import InputSpec
 from hicmae.continuous.footage import Stretch, open_footage
 from hicmae.continuous.sequences import LongVideo
+from hicmae.data.file_lock import HeldLock, hold_lock
 from hicmae.media.batch_transform import BatchTransform
 
 logger = logging.getLogger(__name__)
 
 Stream = Literal["video", "audio", "fused_video", "fused_audio"]
 STREAMS: tuple[Stream, ...] = ("video", "audio", "fused_video", "fused_audio")
-VERSION = 1
+VERSION = 2
 """Raised whenever the same settings would give other features."""
+_WAIT_S = 1800.0
+"""Longest time that another process may be silent which computes the wanted features; it speaks after each batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,24 +124,32 @@ class FeatureStore:
         )
 
     def get(self, video: LongVideo) -> Features:
-        """The features of a video, computed now if they are not there.
+        """The features of a video, computed now if they are not there. Where several processes want them, one
+        computes and the others wait.
 
         Raises:
             DecodeError: the video cannot be decoded.
             ValueError, FileNotFoundError: a folder of faces that cannot be used.
+            TimeoutError: another process has the video and does nothing.
         """
         if (found := self.find(video)) is not None:
             return found
-        if (stale := self.folder / video.name).exists():
-            logger.info("features of %s were made by another model, settings or file: made anew", video.name)
-            shutil.rmtree(stale)
-        self._compute(video)
-        features = self.find(video)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with hold_lock(
+            self.folder / f".{video.name}.lock", wait_s=_WAIT_S, what=f"{video.name} in {self.folder}"
+        ) as lock:
+            if (found := self.find(video)) is not None:
+                return found
+            if (stale := self.folder / video.name).exists():
+                logger.info("features of %s were made by another model, settings or file: made anew", video.name)
+                shutil.rmtree(stale)
+            self._compute(video, lock)
+            features = self.find(video)
         assert features is not None
         return features
 
     @torch.inference_mode()
-    def _compute(self, video: LongVideo) -> None:
+    def _compute(self, video: LongVideo, lock: HeldLock) -> None:
         draft = self.folder / f".{video.name}.draft"
         shutil.rmtree(draft, ignore_errors=True)
         began = time.perf_counter()
@@ -155,8 +167,10 @@ class FeatureStore:
             present = np.zeros((len(steps), 2), dtype=bool)
             starts = footage.starts(steps, self.spec)
             present[:, 0] = footage.shown(starts, self.spec)[1]
-            for stretch in _one_ahead(footage.stretches(steps, self.spec)):
-                self._embed(stretch, present, out)
+            # Closed before the file is, also after an error: its thread still decodes.
+            with closing(_one_ahead(footage.stretches(steps, self.spec))) as stretches:
+                for stretch in stretches:
+                    self._embed(stretch, present, out, lock)
         for array in out.values():
             array.flush()
         np.save(draft / "steps.npy", steps)
@@ -168,7 +182,9 @@ class FeatureStore:
         logger.info("features of %s: %d steps, %.0f a second; picture at %.1f%% of them, sound at %.1f%%", video.name,
                     len(steps), len(steps) / (time.perf_counter() - began), *(100 * present.mean(axis=0)))  # fmt: skip
 
-    def _embed(self, stretch: Stretch, present: NDArray[np.bool_], out: Mapping[str, NDArray[Any]]) -> None:
+    def _embed(
+        self, stretch: Stretch, present: NDArray[np.bool_], out: Mapping[str, NDArray[Any]], lock: HeldLock
+    ) -> None:
         """Write the features of a stretch's steps, and which of them have sound."""
         device = next(self.backbone.parameters()).device
         samples = self.spec.audio_samples
@@ -190,6 +206,7 @@ class FeatureStore:
                 if value is not None:
                     there = _presence(name, present[where])
                     out[name][where] = np.where(there[:, None], value.float().cpu().numpy(), 0)
+            lock.beat()
 
     def _stream(self, name: str, features: Any) -> torch.Tensor | None:
         backbone = self.backbone
@@ -208,7 +225,7 @@ def _presence(stream: str, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return present[:, 0] & present[:, 1]
 
 
-def _one_ahead(stretches: Iterator[Stretch]) -> Iterator[Stretch]:
+def _one_ahead(stretches: Iterator[Stretch]) -> Generator[Stretch, None, None]:
     """Decode the next stretch while this one goes through the model."""
     with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
         coming = pool.submit(next, stretches, None)

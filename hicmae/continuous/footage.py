@@ -5,6 +5,7 @@ Shapes: N frames of the footage, S steps, T frames of a window, P pixels of a fr
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torchvision.io import ImageReadMode, decode_image
 
 from hicmae.config import InputSpec
+from hicmae.continuous.labels import MAX_MISMATCH
 from hicmae.media.clip import DecodeError
 from hicmae.media.container import Track, open_media
 from hicmae.media.probe import read_media_file
@@ -25,6 +27,8 @@ from hicmae.media.sound import fill_sound
 from hicmae.media.square import SquareFrames
 from hicmae.media.wav import PlainSound, plain_wav
 from hicmae.media.window import TOLERANCE_S
+
+logger = logging.getLogger(__name__)
 
 MAX_FRAMES = 768
 """Most frames decoded at once: 59 MB at 160 pixels."""
@@ -81,19 +85,19 @@ class Footage:
 
     def shown(self, starts: NDArray[np.float64], spec: InputSpec) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """What of the picture windows show: int64 (S, T), numbers of pictures, and bool (S,), whether any of them
-        lies within the window's time (a face may be lost for longer)."""
-        picture = self.picture
-        times = self.times_s[picture.numbers] if isinstance(picture, FaceFrames) else self.times_s
+        belongs to a frame that is on screen within the window (a face may be lost for longer)."""
         instants = starts[:, None] + np.arange(spec.num_frames) * spec.frame_interval_s
-        last = len(times) - 1
-        rows = np.clip(np.searchsorted(times, instants + TOLERANCE_S, side="right") - 1, 0, last).astype(np.int64)
-        shown = times[rows]
-        inside = (shown >= starts[:, None] - TOLERANCE_S) & (shown <= instants + TOLERANCE_S)
-        # A frame that began before its window may still be on screen in it; a face picture is not for ever.
-        present = np.ones(len(starts), dtype=np.bool_)
-        if isinstance(picture, FaceFrames):
-            present &= inside.any(axis=1)
-        return rows, present
+        frames = (np.searchsorted(self.times_s, instants + TOLERANCE_S, side="right") - 1).clip(min=0).astype(np.int64)
+        if not isinstance(self.picture, FaceFrames):
+            return frames, np.ones(len(starts), dtype=np.bool_)
+        numbers = self.picture.numbers
+        rows = np.searchsorted(numbers, frames, side="right") - 1  # the last face so far, -1 before the first
+        # A face that was lost before the window begins is not for ever: the first one within it stands for it.
+        rows = np.maximum(rows, np.searchsorted(numbers, frames[:, :1]))
+        present: NDArray[np.bool_] = np.searchsorted(numbers, frames[:, 0]) < np.searchsorted(
+            numbers, frames[:, -1], side="right"
+        )
+        return rows.clip(max=len(numbers) - 1).astype(np.int64), present
 
     def stretches(self, steps: NDArray[np.int64], spec: InputSpec) -> Iterator[Stretch]:
         """The footage of the windows around ``steps`` (frames of the video, int64 (S,), ascending), in order.
@@ -183,13 +187,8 @@ def open_footage(
         pictures = find_faces(faces) if faces is not None else None
         if track is not None:
             times_s, end_s = track.times_s, track.end_s
-            if pictures is not None and pictures.numbers[-1] >= len(times_s):
-                raise DecodeError(
-                    name,
-                    "faces_of_another_video",
-                    f"{pictures.paths[-1]} is frame {pictures.numbers[-1] + 1} of a video of {len(times_s)}",
-                    f"check that {faces} and {video} belong together",
-                )
+            if pictures is not None:
+                pictures = _within(pictures, len(times_s), video, name)
         elif pictures is not None:
             if frame_rate is None:
                 raise ValueError(
@@ -208,6 +207,25 @@ def open_footage(
         picture = track if pictures is None else pictures
         assert picture is not None
         yield Footage(name=name, times_s=times_s, end_s=end_s, picture=picture, sound=sound)
+
+
+def _within(pictures: FaceFrames, frames: int, video: Path | None, name: str) -> FaceFrames:
+    """The pictures of the video's frames. As with labels, a few beyond its last frame are dropped, and told."""
+    last = int(pictures.numbers[-1]) + 1
+    if last <= frames:
+        return pictures
+    kept = int(np.searchsorted(pictures.numbers, frames))
+    if last - frames > max(1, MAX_MISMATCH * frames) or not kept:
+        raise DecodeError(
+            name,
+            "faces_of_another_video",
+            f"{pictures.paths[-1]} is frame {last} of a video of {frames}",
+            f"check that {pictures.paths[-1].parent} and {video} belong together",
+        )
+    logger.warning(
+        "%s: %d face pictures beyond the last of %d frames dropped", name, len(pictures.paths) - kept, frames
+    )
+    return FaceFrames(paths=pictures.paths[:kept], numbers=pictures.numbers[:kept])
 
 
 def find_faces(folder: Path) -> FaceFrames:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hicmae.continuous.sequences import Reject
 
 UNLABELLED = -5.0
-"""What Aff-Wild2 writes where a frame has no label."""
+"""What Aff-Wild2 writes where a frame has no label; a label like any other where the limits allow it."""
 MAX_MISMATCH = 0.05
 """Largest difference between rows and frames that is taken, as a share of the frames."""
 
@@ -48,7 +48,7 @@ class FrameLabels:
 
 
 def read_rows(path: Path, targets: Sequence[str], *, limits: tuple[float, float] = (-1.0, 1.0)) -> Rows:
-    """The rows of an annotation file; -5 and empty cells are no labels.
+    """The rows of an annotation file; empty cells and -5 (unless it lies within the limits) are no labels.
 
     The file has a header that names the targets, comma-separated, and a row a frame from the first on (Aff-Wild2:
     ``valence,arousal``). A column ``frame`` (from 1) puts rows where they say, in any order, and the frames between
@@ -74,13 +74,15 @@ def read_rows(path: Path, targets: Sequence[str], *, limits: tuple[float, float]
         text = table[name].str.strip()
         column = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, copy=True)
         bad = np.isnan(column) & ~text.str.lower().isin(["", "nan"]).to_numpy()
-        column[column == UNLABELLED] = np.nan
+        if not limits[0] <= UNLABELLED <= limits[1]:
+            column[column == UNLABELLED] = np.nan
         bad |= (column < limits[0]) | (column > limits[1])
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise ValueError(
                 f"{path}, line {row + 2}: {name} is {text.iloc[row]!r}; expected a number from {limits[0]:g} to "
-                f"{limits[1]:g}, or -5 (or nothing) for a frame without a label"
+                f"{limits[1]:g}, or {'' if limits[0] <= UNLABELLED <= limits[1] else '-5 or '}nothing for a frame "
+                "without a label"
             )
         values[:, k] = column
     if "frame" not in table.columns:

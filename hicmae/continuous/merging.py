@@ -30,12 +30,14 @@ def centre_folds(predictions: ArrayLike, *, limits: tuple[float, float] = (-1.0,
     """One prediction from those of F folds for the same T frames of one target.
 
     Every fold's prediction is moved to a common mean, the mean of the folds' means weighted by their agreement, then
-    all are averaged: ``x_f - mean(x_f) + sum(mean_f * a_f) / sum(a_f)``. Negative agreement counts as none, which
-    the paper leaves open (a negative weight would push the mean away from that fold); where no fold agrees with any
-    other, all weigh the same.
+    all are averaged: ``x_f - mean(x_f) + sum(mean_f * a_f) / sum(a_f)``.
+
+    With negative agreement, and with it alone, that can be a mean that lies beyond those of all folds, and of any size
+    where the sum of the a_f nears 0. Only there it is departed from: negative agreement then counts as none, and where
+    no fold agrees with any other, all weigh the same.
 
     Args:
-        predictions: float (F, T).
+        predictions: float (F, T), not yet cut to the limits (the authors cut the merged prediction only).
         limits: least and greatest value of the target; the result is cut to them.
 
     Returns:
@@ -47,8 +49,15 @@ def centre_folds(predictions: ArrayLike, *, limits: tuple[float, float] = (-1.0,
     if len(x) == 1:
         return np.clip(x[0], *limits)
     means = x.mean(axis=1)
-    weights = agreement(x).clip(min=0.0)
-    if not weights.sum() > 0:
-        weights = np.ones(len(x))
-    common = float((means * weights).sum() / weights.sum())
+    common = _common_mean(means, agreement(x))
     return np.clip((x - means[:, None] + common).mean(axis=0), *limits)
+
+
+def _common_mean(means: NDArray[np.float64], agreement: NDArray[np.float64]) -> float:
+    """The folds' means, float (F,), weighted by their agreement, float (F,): from the least to the greatest of them."""
+    for weights in (agreement, agreement.clip(min=0.0)):
+        if weights.sum() > 0:
+            common = float((means * weights).sum() / weights.sum())
+            if weights.min() >= 0 or means.min() <= common <= means.max():
+                return common
+    return float(means.mean())

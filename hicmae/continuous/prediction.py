@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from hicmae.continuous.features import Features
 from hicmae.continuous.leader_follower import LeaderFollower
 from hicmae.continuous.windows import WindowSettings, cut_window, merge_windows, window_starts
-from hicmae.metrics import dimensional_scores
+from hicmae.metrics import DIMENSIONAL, dimensional_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,18 +30,24 @@ class LabelledVideo:
     features: Features
     labels: NDArray[np.float32] | None
     """float32 (N, K), NaN where a frame has no label; ``None``: the video has none."""
+    centre: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """float32 (D,) by stream: what is taken from its features (``statistics.centred``); none: they are as stored."""
 
     @property
     def labelled_frames(self) -> int:
         """Frames with a label of any target."""
         return 0 if self.labels is None else int(np.isfinite(self.labels).any(axis=1).sum())
 
+    def values(self, stream: str, start: int, length: int) -> NDArray[np.float32]:
+        """Features of at most ``length`` steps, float32 (steps, D)."""
+        part: NDArray[np.float32] = self.features.streams[stream][start : start + length].astype(np.float32)
+        return part - self.centre[stream] if stream in self.centre else part
+
     def window(self, streams: Sequence[str], start: int, length: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """One window: features, float32 (L, D), and presence, bool (L,), of every stream."""
         features, present = {}, {}
         for name in streams:
-            part = cut_window(self.features.streams[name], start, length)
-            features[name] = torch.from_numpy(part.astype(np.float32))
+            features[name] = torch.from_numpy(cut_window(self.values(name, start, length), 0, length))
             present[name] = torch.from_numpy(cut_window(self.features.present[name], start, length))
         return features, present
 
@@ -83,26 +89,27 @@ def frame_scores(
         targets: names, in order.
 
     Returns:
-        ``ccc``, ``pcc``, ``mae`` and ``rmse`` (means over the targets), each of them by target (``ccc_valence``), and
-        the numbers of ``videos`` and ``frames``. A score that is not defined is NaN.
+        ``ccc``, ``pcc``, ``mae`` and ``rmse`` (means over the targets that have labels here), each of them by target
+        (``ccc_valence``), and the numbers of ``videos`` and ``frames``. A score that is not defined is NaN.
 
     Raises:
         ValueError: no labelled frame.
     """
     names = sorted(labels)
-    if not names:
+    truth = np.concatenate([labels[name] for name in names]) if names else np.empty((0, len(targets)))
+    if not np.isfinite(truth).any():
         raise ValueError("there is no labelled frame to score")
-    truth = np.concatenate([labels[name] for name in names])
     guess = np.concatenate([predictions[name] for name in names])
     result: dict[str, float] = {}
-    by_target = []
-    for k in range(len(targets)):
+    by_target = {}
+    for k, target in enumerate(targets):
         there = np.isfinite(truth[:, k])
-        by_target.append(dimensional_scores(truth[there, k], guess[there, k]))
-    for score in ("ccc", "pcc", "mae", "rmse"):
-        values = [getattr(one, score) for one in by_target]
-        result[score] = sum(values) / len(values)
-        result |= {f"{score}_{target}": value for target, value in zip(targets, values, strict=True)}
+        if there.any():
+            by_target[target] = dimensional_scores(truth[there, k], guess[there, k])
+    for score in DIMENSIONAL:
+        values = {target: float(getattr(one, score)) for target, one in by_target.items()}
+        result[score] = sum(values.values()) / len(values)
+        result |= {f"{score}_{target}": values.get(target, math.nan) for target in targets}
     return result | {"videos": len(names), "frames": int(np.isfinite(truth).any(axis=1).sum())}
 
 

@@ -10,9 +10,10 @@ Shapes: T frames at 25 a second, N control points of the voice.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,14 @@ class LongClipSettings:
     """Everything is drawn from this."""
     unlabelled_share: float = 0.05
     """Share of the frames that have no label (-5), in one stretch."""
+
+    def __post_init__(self) -> None:
+        if self.speakers < 0 or self.test_speakers < 0 or self.speakers + self.test_speakers < 1:
+            raise ValueError(f"speakers={self.speakers}, test_speakers={self.test_speakers}: give at least one in all")
+        if self.seconds < 1:
+            raise ValueError(f"seconds={self.seconds} must be at least 1")
+        if self.size < 16 or self.size % 2:
+            raise ValueError(f"size={self.size} must be an even number of pixels, at least 16")
 
 
 def emotion_curve(rng: np.random.Generator, frames: int, *, fastest_hz: float = 0.12) -> NDArray[np.float64]:
@@ -102,8 +111,18 @@ def write_long_clips(folder: Path, settings: LongClipSettings) -> Path:
 
     The test videos have annotations too, in ``Test_Set``, as their truth is known here. Videos that are there are
     kept.
+
+    Raises:
+        FileExistsError: the folder holds videos of other settings, whose labels would be others.
     """
     annotations = folder / ANNOTATIONS
+    made_by, text = folder / "settings.json", json.dumps(asdict(settings), indent=2) + "\n"
+    if made_by.is_file() and made_by.read_text() != text:
+        raise FileExistsError(
+            f"{folder} holds videos of other settings ({made_by}); choose another folder, or remove it"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    made_by.write_text(text)
     (folder / VIDEOS).mkdir(parents=True, exist_ok=True)
     total = settings.speakers + settings.test_speakers
     for number in range(total):
@@ -149,7 +168,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=default.seed, help="everything is drawn from this")
     args = vars(parser.parse_args(argv))
     folder = args.pop("folder")
-    write_long_clips(folder, LongClipSettings(**args))
+    try:
+        write_long_clips(folder, LongClipSettings(**args))
+    except (ValueError, FileExistsError) as error:
+        parser.error(str(error))
     sys.stdout.write(f"{folder / ANNOTATIONS} and {folder / VIDEOS}\n")
     return 0
 

@@ -26,9 +26,10 @@ class TemporalBlock(nn.Module):
         self.dropout = nn.Dropout1d(dropout)
         for convolution in (self.first, self.second, self.match):
             if convolution is not None:
-                nn.init.xavier_uniform_(convolution.weight, gain=math.sqrt(2))
                 assert convolution.bias is not None
                 nn.init.zeros_(convolution.bias)
+        if self.match is not None:
+            nn.init.xavier_uniform_(self.match.weight, gain=math.sqrt(2))
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
         """(B, inputs, L), 0/1 (B, 1, L) -> (B, channels, L), zero where ``keep`` is."""

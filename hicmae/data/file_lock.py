@@ -61,6 +61,28 @@ def hold_lock_if_free(path: Path) -> Iterator[HeldLock | None]:
         os.close(handle)
 
 
+@contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Be the only process of this machine that writes into ``folder``, which is made when missing.
+
+    Raises:
+        ValueError: another one does, and who.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with hold_lock_if_free(path) as lock:
+        if lock is None:
+            holder = path.read_text(encoding="utf-8", errors="replace") or "another process"
+            raise ValueError(f"{folder} is being written by {holder}; wait for its end, or give another folder")
+        yield
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what killed processes have left unfinished in ``folder``, which ``hold_folder`` has given to this one."""
+    for draft in folder.glob(".*.tmp*"):
+        draft.unlink(missing_ok=True)
+
+
 def _try(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

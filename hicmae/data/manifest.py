@@ -105,12 +105,15 @@ def id_problem(clip_id: str) -> str | None:
     )
 
 
-def read_manifest(path: str | os.PathLike[str], *, known_labels: Sequence[str] | None = None) -> Manifest:
+def read_manifest(
+    path: str | os.PathLike[str], *, known_labels: Sequence[str] | None = None, frames_folders: bool = False
+) -> Manifest:
     """Read a ``.csv`` or ``.parquet`` manifest and check every row and every media file it names.
 
     Args:
         path: the manifest. Media paths in it are absolute, or relative to its folder.
         known_labels: further columns to accept as text labels.
+        frames_folders: let ``video`` be a folder too, of pictures; ``hicmae prepare`` makes a file of them.
 
     Raises:
         FileNotFoundError: there is no such manifest.
@@ -139,7 +142,7 @@ def read_manifest(path: str | os.PathLike[str], *, known_labels: Sequence[str] |
         row_numbers.append(number)
     if not clips and not problems:
         problems.append("no rows; a manifest needs one row a clip")
-    problems += _check_files(clips, row_numbers)
+    problems += _check_files(clips, row_numbers, frames_folders)
     if problems:
         raise ManifestError(path, sorted(problems, key=_row_of_problem))
     return Manifest(path=path, clips=tuple(clips), label_columns=tuple(labels))
@@ -330,7 +333,7 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _check_files(clips: list[Clip], row_numbers: list[int]) -> list[str]:
+def _check_files(clips: list[Clip], row_numbers: list[int], frames_folders: bool) -> list[str]:
     """One line for each media file that is missing, empty or not a file."""
     named = [
         (number, column, media)
@@ -338,18 +341,23 @@ def _check_files(clips: list[Clip], row_numbers: list[int]) -> list[str]:
         for column, media in (("video", clip.video), ("audio", clip.audio))
         if media is not None
     ]
-    unique = list({media for _, _, media in named})
+    unique = list({(media, frames_folders and column == "video") for _, column, media in named})
     # a million stats over a network file system take minutes one after another
     with ThreadPoolExecutor(max_workers=16) as pool:
         found = dict(zip(unique, pool.map(_file_problem, unique, chunksize=256), strict=True))
-    return [f"row {number}: {column} {found[media]}" for number, column, media in named if found[media]]
+    problems = ((number, column, found[media, frames_folders and column == "video"]) for number, column, media in named)
+    return [f"row {number}: {column} {problem}" for number, column, problem in problems if problem]
 
 
-def _file_problem(path: Path) -> str | None:
+def _file_problem(media: tuple[Path, bool]) -> str | None:
+    path, may_be_folder = media
     try:
         if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
-            return f"{str(path)!r} {what}; paths are relative to the manifest's folder"
+            if path.is_dir():
+                if may_be_folder:
+                    return None
+                return f"{str(path)!r} is a folder; name a file, or pack folders of pictures with 'hicmae prepare'"
+            return f"{str(path)!r} does not exist; paths are relative to the manifest's folder"
         size = path.stat().st_size
     except (OSError, ValueError) as error:
         return f"{str(path)!r} cannot be read ({error}); check the path and its permissions"

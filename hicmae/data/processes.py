@@ -6,7 +6,15 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
 from multiprocessing.context import BaseContext
+from typing import TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+_AHEAD = 3  # tasks in the hands of each process; a million futures at once would take more memory than the work
 
 
 def worker_context() -> BaseContext:
@@ -20,6 +28,45 @@ def worker_context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hicmae.data.pipeline", "hicmae.data.fork_server"])
     return context
+
+
+def in_processes(
+    work: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int, begin: Callable[[], None] | None = None
+) -> Iterator[tuple[Task, Result]]:
+    """Each task with what was made of it, as they come; the processes end with this one, killed or not.
+
+    Args:
+        work: done to each task; it pickles, and so do task and result. Its first error ends all.
+        tasks: taken as they are needed.
+        workers: processes.
+        begin: called in each process at its start.
+
+    Raises:
+        BrokenProcessPool: a process was killed.
+    """
+    waiting = iter(tasks)
+    with ProcessPoolExecutor(
+        workers, mp_context=worker_context(), initializer=_begin_in_pool, initargs=(begin,)
+    ) as pool:  # fmt: skip
+        running: dict[Future[Result], Task] = {}
+        try:
+            while True:
+                for task in islice(waiting, _AHEAD * workers - len(running)):
+                    running[pool.submit(work, task)] = task
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _begin_in_pool(begin: Callable[[], None] | None) -> None:
+    end_with_parent()
+    obey_signals()
+    if begin is not None:
+        begin()
 
 
 def live_as_long_as_the_job(worker: int) -> None:

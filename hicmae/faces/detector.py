@@ -73,6 +73,11 @@ def make_detector(name: str, model: Path | None = None) -> FaceDetector:
     return detector
 
 
+def use_one_thread() -> None:
+    """Keep OpenCV to one thread, in a process beside others that look for faces too."""
+    need("cv2").setNumThreads(1)
+
+
 def need(module: str, attribute: str = "") -> Any:
     """A module of the extra ``faces``, provided that it has this attribute.
 

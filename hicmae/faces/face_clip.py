@@ -64,6 +64,19 @@ def write_face_clip(
         FaceNotFoundError, DecodeError, ValueError: as ``FaceTracker.track``; also where the clip has no picture, or the
             track is that of another.
     """
+    write_tracked(clip, track, out, size=size, region=region)
+    return face_row(clip, out)
+
+
+def face_row(clip: Clip, face_clip: Path) -> Clip:
+    """The row of a manifest for a clip's face clip, which holds the sound too, and nothing but the clip."""
+    return replace(clip, video=face_clip, audio=None, start_s=None, end_s=None, square=None)
+
+
+def write_tracked(
+    clip: Clip, track: FaceTrack | FaceTracker, out: Path, *, size: int, region: Region | None
+) -> FaceTrack:
+    """``write_face_clip`` for those who want the track."""
     name = str(clip.video or clip.clip_id)
     if clip.video is None:
         raise nothing_there(clip.clip_id, True)
@@ -84,7 +97,7 @@ def write_face_clip(
         draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)
-    return replace(clip, video=out, audio=None, start_s=None, end_s=None, square=None)
+    return track
 
 
 def _encode(

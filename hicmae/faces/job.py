@@ -6,30 +6,26 @@ all clips are done, ``manifest.csv``, ``rejects.csv`` and ``sheet.png``.
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hicmae.data.file_lock import hold_folder, remove_drafts
 from hicmae.data.manifest import Clip, Manifest, write_manifest
-from hicmae.data.packed import Reject
-from hicmae.data.processes import end_with_parent, obey_signals, worker_context
+from hicmae.data.packed import Reject, write_rejects
+from hicmae.data.processes import in_processes
 from hicmae.data.shard_index import REJECTS_NAME, write_json
-from hicmae.faces.detector import make_detector, need
-from hicmae.faces.face_clip import FACE_SIZE
+from hicmae.faces.cut import FaceCut, doubts
+from hicmae.faces.detector import make_detector, use_one_thread
+from hicmae.faces.face_clip import FACE_SIZE, face_row
 from hicmae.faces.look import Region
 from hicmae.faces.part import FacePart, FaceTask, make_face_clip
-from hicmae.faces.sheet import SheetRow, draw_sheet
+from hicmae.faces.sheet import SHEET_NAME, SheetRow, draw_sheet
 from hicmae.faces.tracker import FaceTracker, check_region
 
-SETTINGS_NAME, MANIFEST_NAME, SHEET_NAME = "faces.json", "manifest.csv", "sheet.png"
-_SHEET_CLIPS = 12
+SETTINGS_NAME, MANIFEST_NAME = "faces.json", "manifest.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +37,8 @@ class FacesReport:
     rejected: tuple[Reject, ...]
     already_done: int
     """Clips that an earlier run had finished."""
-    contested: tuple[str, ...]
-    """Ids of clips in which another face was about as large and as central at the same time."""
-    jumping: tuple[str, ...]
-    """Ids of clips whose square jumps: another shot, or the face found elsewhere."""
+    doubts: tuple[str, ...]
+    """Sentences about clips of which the face may be another's."""
 
 
 def write_faces(
@@ -69,7 +63,8 @@ def write_faces(
         on_progress: called with (clips done, clips in all).
 
     Raises:
-        ValueError: the folder was made with other settings, an option is out of range, or the extra is missing.
+        ValueError: the folder was made with other settings, or another process is at it; an option is out of range, or
+            the extra is missing.
     """
     tracker = tracker or FaceTracker()
     if workers < 1:
@@ -77,26 +72,34 @@ def write_faces(
     if size < 16 or size % 2:
         raise ValueError(f"size={size} must be even and at least 16 pixels, as H.264 wants it")
     check_region(region, None, str(manifest.path))
-    _claim(folder, _settings(tracker, size, region))
-    tasks = [
-        FaceTask(clip=clip, out=folder / "faces" / f"{clip.clip_id}.mp4", tracker=tracker, size=size, region=region,
-                 part=folder / "parts" / f"{clip.clip_id}.json")
-        for clip in manifest.clips
-    ]  # fmt: skip
-    parts = {task.clip.clip_id: part for task in tasks if (part := task.finished()) is not None}
-    already_done = len(parts)
-    to_do = [task for task in tasks if task.clip.clip_id not in parts]
+    settings = _settings(tracker, size, region)
+    _claim(folder, settings)
+    with hold_folder(folder):
+        for place in (folder, folder / "faces", folder / "parts"):
+            remove_drafts(place)
+        tasks = [
+            FaceTask(clip=clip, out=folder / "faces" / f"{clip.clip_id}.mp4", tracker=tracker, size=size, region=region,
+                     part=folder / "parts" / f"{clip.clip_id}.json")
+            for clip in manifest.clips
+        ]  # fmt: skip
+        parts = {task.clip.clip_id: part for task in tasks if (part := task.finished()) is not None}
+        already_done = len(parts)
+        to_do = [task for task in tasks if task.clip.clip_id not in parts]
 
-    def progress() -> None:
-        if on_progress:
-            on_progress(len(parts), len(tasks))
+        def progress() -> None:
+            if on_progress:
+                on_progress(len(parts), len(tasks))
 
-    progress()
-    done = _in_processes(to_do, min(workers, len(to_do))) if workers > 1 and len(to_do) > 1 else _here(to_do)
-    for task, part in done:
-        parts[task.clip.clip_id] = part
         progress()
-    return _finish(folder, tasks, parts, already_done)
+        workers = min(workers, len(to_do))
+        if workers > 1:
+            done = in_processes(make_face_clip, to_do, workers=workers, begin=use_one_thread)
+        else:
+            done = ((task, make_face_clip(task)) for task in to_do)
+        for task, part in done:
+            parts[task.clip.clip_id] = part
+            progress()
+        return _finish(folder, tasks, parts, already_done)
 
 
 def _settings(tracker: FaceTracker, size: int, region: Region | None) -> dict[str, Any]:
@@ -105,17 +108,7 @@ def _settings(tracker: FaceTracker, size: int, region: Region | None) -> dict[st
             "a job over many clips needs a detector given by name, so that its folder can say which it was"
         )
     make_detector(tracker.detector, tracker.model)  # an error now, and not one for each clip
-    model = hashlib.sha256(Path(tracker.model).read_bytes()).hexdigest() if tracker.model else None
-    return {
-        "detector": tracker.detector,
-        "model_sha256": model,
-        "margin": tracker.margin,
-        "every": tracker.every,
-        "min_share": tracker.min_share,
-        "smooth_s": tracker.smooth_s,
-        "size": size,
-        "region": list(region) if region else None,
-    }
+    return {**tracker.settings(), "size": size, "region": list(region) if region else None}
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
@@ -140,84 +133,22 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     write_json(file, settings)
 
 
-def _here(tasks: Sequence[FaceTask]) -> Iterator[tuple[FaceTask, FacePart]]:
-    for task in tasks:
-        yield task, make_face_clip(task)
-
-
-def _in_processes(tasks: Sequence[FaceTask], workers: int) -> Iterator[tuple[FaceTask, FacePart]]:
-    waiting = iter(tasks)
-    with ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=_begin) as pool:
-        # A million futures at once would take more memory than the clips.
-        running: dict[Future[FacePart], FaceTask] = {
-            pool.submit(make_face_clip, task): task for task in islice(waiting, 2 * workers)
-        }
-        try:
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    task = running.pop(future)
-                    for another in islice(waiting, 1):
-                        running[pool.submit(make_face_clip, another)] = another
-                    yield task, future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _begin() -> None:
-    end_with_parent()
-    obey_signals()
-    need("cv2").setNumThreads(1)  # clips are worked on side by side
-
-
 def _finish(folder: Path, tasks: Sequence[FaceTask], parts: dict[str, FacePart], already_done: int) -> FacesReport:
     """Manifest, rejects and sheet from the parts."""
-    kept = [task for task in tasks if not parts[task.clip.clip_id].rejected]
-    clips = tuple(
-        replace(task.clip, video=task.out, audio=None, start_s=None, end_s=None, square=None) for task in kept
-    )  # fmt: skip
+    cuts = {task.clip.clip_id: cut for task in tasks if (cut := parts[task.clip.clip_id].cut)}
+    kept = [task for task in tasks if task.clip.clip_id in cuts]
+    clips = tuple(face_row(task.clip, task.out) for task in kept)
     rejected = tuple(reject for task in tasks if (reject := parts[task.clip.clip_id].rejected))
-    _write_rejects(folder / REJECTS_NAME, rejected)
+    write_rejects(folder / REJECTS_NAME, rejected)
     if clips:
         write_manifest(folder / MANIFEST_NAME, clips)
-        draw_sheet([_sheet_row(task, parts[task.clip.clip_id]) for task in _on_sheet(kept, parts)], folder / SHEET_NAME)
+        draw_sheet([_sheet_row(task, cuts[task.clip.clip_id]) for task in kept], folder / SHEET_NAME)
     else:
         for name in (MANIFEST_NAME, SHEET_NAME):
             (folder / name).unlink(missing_ok=True)
-    return FacesReport(
-        clips=clips,
-        rejected=rejected,
-        already_done=already_done,
-        contested=tuple(task.clip.clip_id for task in kept if parts[task.clip.clip_id].contested),
-        jumping=tuple(task.clip.clip_id for task in kept if parts[task.clip.clip_id].pieces > 1),
-    )
+    return FacesReport(clips=clips, rejected=rejected, already_done=already_done, doubts=doubts(cuts))
 
 
-def _on_sheet(kept: Sequence[FaceTask], parts: dict[str, FacePart]) -> list[FaceTask]:
-    """From the clip in which the face was found least often to that in which it was found most."""
-    ranked = sorted(kept, key=lambda task: parts[task.clip.clip_id].share)
-    count = min(_SHEET_CLIPS, len(ranked))
-    return [ranked[round(step * (len(ranked) - 1) / max(1, count - 1))] for step in range(count)]
-
-
-def _sheet_row(task: FaceTask, part: FacePart) -> SheetRow:
+def _sheet_row(task: FaceTask, cut: FaceCut) -> SheetRow:
     assert task.clip.video is not None
-    remarks = ["another face as large"] * part.contested + [f"{part.pieces} pieces"] * (part.pieces > 1)
-    return SheetRow(
-        title=", ".join([f"{task.clip.clip_id}: found in {part.share:.0%}", *remarks]),
-        video=task.clip.video,
-        face_clip=task.out,
-        shown=part.shown,
-    )
-
-
-def _write_rejects(file: Path, rejected: Sequence[Reject]) -> None:
-    file.unlink(missing_ok=True)
-    if not rejected:
-        return
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with draft.open("w", newline="", encoding="utf-8", errors="backslashreplace") as out:
-        writer = csv.DictWriter(out, list(rejected[0].to_dict()), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(reject.to_dict() for reject in rejected)
-    draft.replace(file)
+    return SheetRow(clip_id=task.clip.clip_id, video=task.clip.video, face_clip=task.out, cut=cut)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hicmae.faces.cut import FaceCut
 from hicmae.faces.detector import need
 from hicmae.media.clip import DecodeError
 from hicmae.media.container import open_media
@@ -17,6 +18,8 @@ from hicmae.media.probe import read_media_file
 from hicmae.media.pyav_decoder import decode_frames
 from hicmae.media.square import Frame, display_size
 
+SHEET_NAME = "sheet.png"
+MOST_ROWS = 12
 _TILE, _CAPTION, _GAP = 120, 14, 6
 _WIDEST = 16 / 9
 
@@ -25,18 +28,29 @@ _WIDEST = 16 / 9
 class SheetRow:
     """A clip on the sheet."""
 
-    title: str
+    clip_id: str
     video: Path
     """The original."""
     face_clip: Path
-    shown: tuple[tuple[float, ...], ...]
-    """(number of the frame in the original, top, left, side), evenly spread over the frames of the face clip."""
+    cut: FaceCut
+
+    @property
+    def title(self) -> str:
+        """Which clip it is, and what is doubtful about it."""
+        remarks = ["another face as large"] * self.cut.contested + [f"{self.cut.pieces} pieces"] * (self.cut.pieces > 1)
+        return ", ".join([f"{self.clip_id}: found in {self.cut.share:.0%}", *remarks])
 
 
-def draw_sheet(rows: Sequence[SheetRow], path: Path) -> Path:
-    """Write a PNG, atomically: one clip a row. A row that cannot be decoded any more says so."""
+def draw_sheet(clips: Sequence[SheetRow], path: Path) -> Path:
+    """Write a PNG, atomically: one clip a row. A row that cannot be decoded any more says so.
+
+    Of more than ``MOST_ROWS`` clips so many are shown, from the one in which the face was found least often to the one
+    in which it was found most.
+    """
     image = need("PIL.Image")
-    strips = [_strip(row) for row in rows]
+    ranked = sorted(clips, key=lambda clip: clip.cut.share)
+    count = min(MOST_ROWS, len(ranked))
+    strips = [_strip(ranked[round(step * (len(ranked) - 1) / max(1, count - 1))]) for step in range(count)]
     width = max(strip.width for strip in strips) + 2 * _GAP
     height = sum(strip.height + _GAP for strip in strips) + _GAP
     sheet = image.new("RGB", (width, height), "white")
@@ -47,7 +61,7 @@ def draw_sheet(rows: Sequence[SheetRow], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        sheet.save(draft, format="PNG", optimize=True)
+        sheet.save(draft, format="PNG")
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -60,10 +74,11 @@ def _strip(row: SheetRow) -> Any:
     tiles: list[Any] = []
     problem = ""
     try:
-        frames = _frames(row.video, [int(number) for number, *_ in row.shown])
-        last = len(row.shown) - 1
-        faces = _frames(row.face_clip, [step / max(1, last) for step in range(len(row.shown))])
-        for (_, *square), frame, face in zip(row.shown, frames, faces, strict=True):
+        shown = row.cut.shown
+        frames = _frames(row.video, [int(number) for number, *_ in shown])
+        last = len(shown) - 1  # they are evenly spread over the frames of the face clip
+        faces = _frames(row.face_clip, [step / max(1, last) for step in range(len(shown))])
+        for (_, *square), frame, face in zip(shown, frames, faces, strict=True):
             tiles += [_with_square(frame, square), face.resize((_TILE, _TILE))]
     except DecodeError as error:
         problem = str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +93,18 @@ class FaceTracker:
             raise ValueError(f"smooth_s={self.smooth_s} must lie within 0 and 10 seconds")
         if self.model is not None and not isinstance(self.detector, str):
             raise ValueError("model is for a detector given by name; yours has its own")
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the tracks, as plain values: of a model what is in it, wherever it lies."""
+        own = not isinstance(self.detector, str)
+        return {
+            "detector": type(self.detector).__qualname__ if own else self.detector,
+            "model_sha256": None if self.model is None else hashlib.sha256(Path(self.model).read_bytes()).hexdigest(),
+            "margin": self.margin,
+            "every": self.every,
+            "min_share": self.min_share,
+            "smooth_s": self.smooth_s,
+        }
 
     def track(
         self,

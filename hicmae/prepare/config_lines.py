@@ -10,7 +10,9 @@ from hicmae.data.labels import LabelSpec
 from hicmae.prepare.tally import Tally
 
 
-def config_lines(labels: LabelSpec | None, counts: Tally, *, shards: Path | None, manifest: Path) -> str:
+def config_lines(
+    labels: LabelSpec | None, counts: Tally, *, shards: Path | None, manifest: Path, shared_subjects: bool = False
+) -> str:
     """YAML to put over ``configs/finetune/*.yaml``.
 
     Args:
@@ -18,6 +20,7 @@ def config_lines(labels: LabelSpec | None, counts: Tally, *, shards: Path | None
         counts: of the clips, for the comments.
         shards: folder of shards; None where there are none, and the files of ``manifest`` are read.
         manifest: the manifest.
+        shared_subjects: speakers occur in two splits.
     """
     lines = ["model:", "  labels:"] if labels else []
     if labels and labels.classes:
@@ -39,6 +42,8 @@ def config_lines(labels: LabelSpec | None, counts: Tally, *, shards: Path | None
     folds = [split for split in counts.splits if split.startswith("fold")]
     if folds:
         lines.append(f"  test_fold: 1  # of {len(folds)}; 'python -m finetune folds' runs them all")
+    if shared_subjects:
+        lines.append("  allow_shared_subjects: true  # speakers occur in two splits: nothing is said of new people")
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,7 @@ class Corpus:
         usable: Sequence[Clip] | None = None,
         rejects: Sequence[Reject] = (),
         durations_s: Mapping[str, float] | None = None,
+        warnings: Sequence[str] = (),
         **more: object,
     ) -> PrepareReport:
         """The corpus in numbers.
@@ -58,11 +60,12 @@ class Corpus:
             usable: clips that are left; None for all, as before any work.
             rejects: of the work, beside those of reading the corpus.
             durations_s: length of clips by id.
+            warnings: of the work.
             more: other fields of the report.
         """
         clips = [native.clip for native in self.clips]
         left = clips if usable is None else usable
-        warnings = list(self.warnings)
+        warnings = [*self.warnings, *warnings]
         if self.labels is not None:
             # of the splits that the corpus has, also of one whose clips are all gone
             warnings += absent_classes(self.labels, left, split_order(clip.split for clip in clips))
@@ -88,7 +91,8 @@ def benchmark_corpus(name: str, root: Path, *, allow_shared_subjects: bool = Fal
     Args:
         name: of its card.
         root: the folder as it was unpacked.
-        allow_shared_subjects: warn of speakers in two splits instead of refusing them.
+        allow_shared_subjects: warn of speakers in two splits instead of refusing them, as is done anyway where the card
+            says that the corpus's own folds have them.
 
     Raises:
         FileNotFoundError: the root is not this corpus, or a label file is missing.
@@ -96,7 +100,7 @@ def benchmark_corpus(name: str, root: Path, *, allow_shared_subjects: bool = Fal
     """
     known, root = card(name), root.absolute()
     native = known.read(root)
-    check_native(known, native.clips, allow_shared_subjects=allow_shared_subjects)
+    check_native(known, native.clips, allow_shared_subjects=allow_shared_subjects or known.shared_subjects)
     missing = missing_media(native.clips)
     gone = {reject.clip_id for reject in missing}
     clips = tuple(clip for clip in native.clips if clip.clip.clip_id not in gone)
@@ -114,7 +118,7 @@ def benchmark_corpus(name: str, root: Path, *, allow_shared_subjects: bool = Fal
         left_out=native.left_out,
         labels=known.labels,
         expected=known.expected,
-        warnings=_shared_warning([native.clip for native in clips]),
+        warnings=_shared_warning([native.clip for native in clips], own_folds=known.shared_subjects),
         confirmed=known.confirmed,
         unconfirmed=known.unconfirmed,
     )
@@ -126,21 +130,27 @@ def manifest_corpus(
     folds: int | None = None,
     seed: int = 0,
     stratify: str | None = None,
+    frame_rate: float | None = None,
     allow_shared_subjects: bool = False,
 ) -> Corpus:
-    """A manifest, with folds made on request.
+    """A manifest, with folds made on request. A ``video`` in it may be a folder of pictures, one a frame.
 
     Args:
         path: ``.csv`` or ``.parquet``.
         folds: make so many speaker-disjoint folds; None keeps the manifest's splits.
         seed, stratify: of the folds, see ``make_folds``.
+        frame_rate: of the folders of pictures, in frames a second; None: they fill the time of their sound.
         allow_shared_subjects: warn of speakers in two splits instead of refusing them.
 
     Raises:
         FileNotFoundError, ManifestError: as ``read_manifest``.
         ValueError: speakers in two splits, or as ``make_folds``.
     """
-    clips = read_manifest(path).clips
+    if frame_rate is not None and not 0 < frame_rate < math.inf:
+        raise ValueError(f"--frame-rate {frame_rate:g} must be above 0 and finite: frames a second")
+    clips = read_manifest(path, frames_folders=True).clips
+    if frame_rate is not None and not any(clip.video is not None and clip.video.is_dir() for clip in clips):
+        raise ValueError(f"{path}: --frame-rate goes with folders of pictures as video, and there is none")
     warnings: list[str] = []
     if folds is not None:
         folded = make_folds(clips, folds, seed=seed, stratify=stratify)
@@ -163,12 +173,18 @@ def manifest_corpus(
         name=path.stem,
         title=f"manifest {path.name}",
         root=path.parent,
-        clips=tuple(NativeClip(clip=clip) for clip in clips),
+        clips=tuple(NativeClip(clip=clip, frame_rate=frame_rate) for clip in clips),
         labels=labels,
         warnings=tuple(warnings),
     )
 
 
-def _shared_warning(clips: Sequence[Clip]) -> tuple[str, ...]:
-    shared = shared_subjects(clips)
-    return (f"{shared}, {SHARED_MEANS}; training needs data.allow_shared_subjects: true",) if shared else ()
+def _shared_warning(clips: Sequence[Clip], *, own_folds: bool = False) -> tuple[str, ...]:
+    if not (shared := shared_subjects(clips)):
+        return ()
+    remedy = (
+        "these are the corpus's own folds, and its configuration allows it"
+        if own_folds
+        else "training needs data.allow_shared_subjects: true"
+    )
+    return (f"{shared}, {SHARED_MEANS}; {remedy}",)

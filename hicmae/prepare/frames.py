@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -119,11 +121,12 @@ def _positions(names: list[str]) -> tuple[int, ...]:
     found = [re.findall(r"\d+", name.rpartition(".")[0]) for name in names]
     if not all(found):
         return in_order
-    numbers = np.array([int(numbers[-1]) for numbers in found], dtype=np.int64)
-    if len(numbers) == 1 or (np.diff(numbers) <= 0).any():
+    numbers = [int(numbers[-1]) for numbers in found]  # of any length: some names hold digests
+    steps = [later - earlier for earlier, later in pairwise(numbers)]
+    if not steps or min(steps) <= 0:
         return in_order
-    step = int(np.gcd.reduce(np.diff(numbers)))
-    return tuple(((numbers - numbers[0]) // step).tolist())
+    step = math.gcd(*steps)
+    return tuple((number - numbers[0]) // step for number in numbers)
 
 
 def _step(frames: FramesFolder, name: str, frame_rate: float | None, start_s: float, end_s: float | None) -> float:
@@ -131,7 +134,7 @@ def _step(frames: FramesFolder, name: str, frame_rate: float | None, start_s: fl
         return 1.0 / frame_rate
     if end_s is None or end_s <= start_s:
         found = f"{len(frames.files)} frames without a frame rate, and no sound whose time they could fill"
-        raise DecodeError(name, "no_frame_times", found, "give the clip its sound")
+        raise DecodeError(name, "no_frame_times", found, "give the clip its sound, or a frame rate")
     return (end_s - start_s) / frames.length
 
 

@@ -21,10 +21,18 @@ _SHOWN = 5
 
 
 def claim(out: Path, options: Mapping[str, Any], clips: Mapping[str, str]) -> None:
-    """Say what the folder is for, or refuse one that is for something else.
+    """Say what the folder is for, or refuse one that is for something else, see ``options_there``."""
+    there = options_there(out, options, clips)
+    known = {name: value for name, value in there.items() if value is not None}
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / PLAN_NAME, {"options": dict(options) | known, "clips": dict(clips)})
+
+
+def options_there(out: Path, options: Mapping[str, Any], clips: Mapping[str, str]) -> Mapping[str, Any]:
+    """The options with which the folder was prepared before; empty for a new one. Nothing is written.
 
     Args:
-        out: the folder; made when missing.
+        out: the folder.
         options: what decides the result besides the clips. An option that is None now, or was None then, may change.
         clips: fingerprint by clip.
 
@@ -38,12 +46,11 @@ def claim(out: Path, options: Mapping[str, Any], clips: Mapping[str, str]) -> No
             raise FileExistsError(
                 f"{out} holds {', '.join(found)}, which this command did not write; choose another --out"
             )
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"options": dict(options), "clips": dict(clips)})
-        return
+        return {}
     try:
-        there = json.loads(file.read_text(encoding="utf-8"))
-        problems = _changed_options(there["options"], options) + _changed_clips(there["clips"], clips)
+        plan = json.loads(file.read_text(encoding="utf-8"))
+        there: Mapping[str, Any] = plan["options"]
+        problems = _changed_options(there, options) + _changed_clips(plan["clips"], clips)
     except (ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{file}: damaged ({error!r}); remove {out} and prepare again") from error
     if problems:
@@ -51,8 +58,7 @@ def claim(out: Path, options: Mapping[str, Any], clips: Mapping[str, str]) -> No
             f"{out} was prepared from other clips, or with other options ({'; '.join(problems)}); give another --out, "
             "or remove this one"
         )
-    known = {name: value for name, value in there["options"].items() if value is not None}
-    write_json(file, {"options": dict(options) | known, "clips": dict(clips)})
+    return there
 
 
 def fingerprints(clips: Sequence[NativeClip], root: Path) -> dict[str, str]:
@@ -72,7 +78,8 @@ def fingerprints(clips: Sequence[NativeClip], root: Path) -> dict[str, str]:
 
 
 class Journal:
-    """A line for each clip that is done, in a file of the folder. A line that was being written counts for nothing."""
+    """A line for each clip that is done, in a file of the folder. A line that was being written counts for nothing, and
+    so does what a power cut has left."""
 
     def __init__(self, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
@@ -81,9 +88,12 @@ class Journal:
         """By clip id."""
         if self._file.exists():
             whole = self._file.read_bytes().rpartition(b"\n")[0]
-            for line in whole.decode("utf-8").splitlines():
-                values = json.loads(line)
-                self.lines[values["id"]] = values
+            for line in whole.split(b"\n"):
+                try:
+                    values = json.loads(line)
+                    self.lines[values["id"]] = values
+                except (ValueError, KeyError, TypeError):
+                    continue
             with self._file.open("rb+") as file:
                 file.truncate(len(whole) + 1 if whole else 0)
 

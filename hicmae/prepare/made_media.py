@@ -5,17 +5,17 @@ from __future__ import annotations
 import functools
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hicmae.benchmarks.card import NativeClip
+from hicmae.data.file_lock import remove_drafts
 from hicmae.data.manifest import Clip
 from hicmae.data.packed import Reject
-from hicmae.data.processes import end_with_parent, obey_signals, worker_context
+from hicmae.data.processes import in_processes
 from hicmae.data.tar_members import AUDIO_EXTENSIONS
 from hicmae.media.clip import DecodeError
 from hicmae.media.container import open_media
@@ -27,10 +27,21 @@ from hicmae.prepare.journal import Journal
 
 if TYPE_CHECKING:
     from hicmae.faces import FaceTracker
+    from hicmae.faces.cut import FaceCut
 
 MEDIA, FACES = "media", "faces"
 """Folders of what is made."""
-_AHEAD = 4  # units in the hands of each process
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeMedia:
+    """What became of the clips of a corpus."""
+
+    rows: tuple[Clip, ...]
+    """Rows of a manifest, of the clips that can be used."""
+    rejected: tuple[Reject, ...] = ()
+    cuts: Mapping[str, FaceCut] = field(default_factory=dict)
+    """How the face clips came about, by id."""
 
 
 def make_media(
@@ -40,8 +51,8 @@ def make_media(
     faces: FaceTracker | None,
     workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[tuple[Clip, ...], tuple[Reject, ...]]:
-    """Rows of a manifest for clips as a corpus has them, and those that cannot be used.
+) -> MadeMedia:
+    """Make what has to be made for the clips of a corpus.
 
     What was made before is taken from the journal in ``out``, if its file is still there and whole.
 
@@ -60,8 +71,7 @@ def make_media(
     missing = [native for native in to_make if not _is_there(journal.lines.get(native.clip.clip_id), out)]
     done = len(to_make) - len(missing)
     for folder in (MEDIA, FACES):
-        for leftover in (out / folder).glob(".*.tmp*"):
-            leftover.unlink(missing_ok=True)
+        remove_drafts(out / folder)
     for lines in _run(_units(missing, faces), out, faces, workers):
         for line in lines:
             journal.add(line)
@@ -70,6 +80,7 @@ def make_media(
             on_progress(done, len(to_make))
     rows: list[Clip] = []
     rejects: list[Reject] = []
+    cuts: dict[str, FaceCut] = {}
     makes = {native.clip.clip_id for native in to_make}
     for native in clips:
         line = journal.lines[native.clip.clip_id] if native.clip.clip_id in makes else {}
@@ -77,7 +88,9 @@ def make_media(
             rejects.append(Reject.from_dict(line["reject"]))
         else:
             rows.append(_row(native.clip, line, out))
-    return tuple(rows), tuple(rejects)
+            if "face" in line:
+                cuts[native.clip.clip_id] = _face_cut(line)
+    return MadeMedia(rows=tuple(rows), rejected=tuple(rejects), cuts=cuts)
 
 
 def region_square(region: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int]:
@@ -91,6 +104,11 @@ def region_square(region: tuple[float, float, float, float], width: int, height:
     left, right = round(region[1] * width), round(region[3] * width)
     side = min(bottom - top, right - left)
     return top + (bottom - top - side) // 2, left + (right - left - side) // 2, side
+
+
+def has_face_search(native: NativeClip, faces: FaceTracker | None) -> bool:
+    """Whether a face is looked for in the clip: it has a film, and somebody who looks."""
+    return _task(native, faces) == "face"
 
 
 def _task(native: NativeClip, faces: FaceTracker | None) -> str:
@@ -123,36 +141,22 @@ def _run(
     units: list[tuple[str, list[NativeClip]]], out: Path, faces: FaceTracker | None, workers: int
 ) -> Iterator[list[dict[str, Any]]]:
     """Lines for the journal, as they come."""
-    if workers == 1 or len(units) <= 1:
-        for task, clips in units:
-            yield _make(task, clips, out, faces)
-        return
+    make = functools.partial(_make, out=out, faces=faces)
     workers = min(workers, len(units))
-    waiting = iter(units)
-    with ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=_begin) as pool:
-        running: set[Future[list[dict[str, Any]]]] = set()
-        try:
-            while True:
-                for task, clips in waiting:
-                    running.add(pool.submit(_make, task, clips, out, faces))
-                    if len(running) >= _AHEAD * workers:
-                        break
-                if not running:
-                    return
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    if workers <= 1:
+        yield from map(make, units)
+        return
+    begin: Callable[[], None] | None = None
+    if faces is not None:
+        from hicmae.faces.detector import use_one_thread
+
+        begin = use_one_thread
+    for _, lines in in_processes(make, units, workers=workers, begin=begin):
+        yield lines
 
 
-def _begin() -> None:
-    end_with_parent()
-    obey_signals()
-
-
-def _make(task: str, clips: list[NativeClip], out: Path, faces: FaceTracker | None) -> list[dict[str, Any]]:
+def _make(unit: tuple[str, list[NativeClip]], *, out: Path, faces: FaceTracker | None) -> list[dict[str, Any]]:
+    task, clips = unit
     lines = []
     for native in clips:
         clip_id = native.clip.clip_id
@@ -208,16 +212,21 @@ def _sound_of_film(clip: Clip, film: bytes, out: Path) -> dict[str, Any]:
     path = out / MEDIA / f"{clip.clip_id}.{extension}"
     with _whole(path) as temporary:
         temporary.write_bytes(data)
-    return {"audio": f"{MEDIA}/{path.name}"}
+    return {"audio": f"{MEDIA}/{path.name}", "audio_bytes": len(data)}
 
 
 def _face(native: NativeClip, out: Path, tracker: FaceTracker) -> dict[str, Any]:
-    from hicmae.faces import write_face_clip
+    from hicmae.faces.cut import cut_face
 
     path = out / FACES / f"{native.clip.clip_id}.mp4"
-    row = write_face_clip(native.clip, tracker, path, region=native.region)
-    assert row == replace(native.clip, video=path, audio=None, start_s=None, end_s=None, square=None)
-    return {"video": f"{FACES}/{path.name}", "bytes": path.stat().st_size, "alone": True}
+    cut = cut_face(native.clip, path, tracker=tracker, region=native.region)
+    return {"video": f"{FACES}/{path.name}", "bytes": cut.bytes, "face": cut.to_dict()}
+
+
+def _face_cut(line: dict[str, Any]) -> FaceCut:
+    from hicmae.faces.cut import FaceCut
+
+    return FaceCut.from_dict(line["face"])
 
 
 def _square(native: NativeClip) -> dict[str, Any]:
@@ -256,9 +265,10 @@ def _is_there(line: dict[str, Any] | None, out: Path) -> bool:
         return False
     if "video" not in line:
         return True
-    path = out / line["video"]
-    sound_is_there = not line.get("audio") or (out / line["audio"]).is_file()
-    return sound_is_there and path.is_file() and bool(path.stat().st_size == line["bytes"])
+    made = {line["video"]: line["bytes"]}
+    if line.get("audio"):
+        made[line["audio"]] = line["audio_bytes"]
+    return all((out / name).is_file() and (out / name).stat().st_size == size for name, size in made.items())
 
 
 def _row(clip: Clip, line: dict[str, Any], out: Path) -> Clip:
@@ -269,7 +279,9 @@ def _row(clip: Clip, line: dict[str, Any], out: Path) -> Clip:
     if "video" not in line:
         return clip
     video = out / line["video"]
-    if "alone" in line:  # it holds the sound too, and the clip is all of it
-        return replace(clip, video=video, audio=None, start_s=None, end_s=None, square=None)
+    if "face" in line:
+        from hicmae.faces.face_clip import face_row
+
+        return face_row(clip, video)
     audio = clip.audio if "audio" not in line else None if line["audio"] is None else out / line["audio"]
     return replace(clip, video=video, audio=audio)
