@@ -86,11 +86,11 @@ class FinetuneCLI(JobCLI):
         return given if isinstance(given, LabelSpec) else LabelSpec(classes=given.classes, dimensions=given.dimensions)
 
     def before_fit(self) -> None:
-        """Say what becomes of a trained head; refuse weights that were taught this run's test clips."""
+        """Say what becomes of a trained head; refuse weights that know this run's test clips."""
         describe_head(self.model.init, self.model.targets)
         origin = origin_of(self.model.init)
         if origin is not None:
-            self.datamodule.protocol.check_origin(origin, str(self.model.init))
+            self.datamodule.protocol.check_start(origin, str(self.model.init))
 
     def before_test(self) -> None:
         """Hand on the protocol of an exported recogniser; a checkpoint's comes with the checkpoint."""

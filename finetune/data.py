@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from finetune.grouping import check_groups
+from finetune.grouping import check_groups, refuse_shared_groups
 from finetune.protocol import PAPER_PROTOCOL, Protocol
 from hicmae.backbone import MODALITIES, Modality
 from hicmae.config import InputSpec
@@ -127,7 +127,7 @@ class FinetuneData(pl.LightningDataModule):
         self.segments = {VAL: val_segments, TEST: test_segments}
         self.test_without = test_without
         self.average_over = average_over
-        self.source = open_source(shards, manifest, CacheSettings.of(cache_dir, cache_gb))
+        self.source: ClipSource = open_source(shards, manifest, CacheSettings.of(cache_dir, cache_gb))
         self.protocol = Protocol(test_fold=test_fold, paper=paper_protocol, content=content_digest(self.source))
         self.dropped: dict[str, dict[str, int]] = {}
         """Clips left out for their class, by label column and class."""
@@ -164,6 +164,9 @@ class FinetuneData(pl.LightningDataModule):
                 self._warn_of_absent_classes(part, clips)
                 if self.average_over is not None and part != TRAIN:
                     check_groups(clips, self.labels, self.average_over)
+        if self.average_over is not None:
+            parts = {TRAIN: splits.train} | ({} if splits.val_is_test else {VAL: splits.val})
+            refuse_shared_groups(parts | ({TEST: splits.test} if splits.test is not None else {}), self.average_over)
         self.splits = splits
 
     def _warn_of_absent_classes(self, part: str, clips: ClipSource) -> None:
@@ -255,6 +258,8 @@ class FinetuneData(pl.LightningDataModule):
                 loader.close()
 
 
-def open_source(shards: list[str] | None, manifest: Path | None, cache: CacheSettings | None) -> ClipSource:
+def open_source(
+    shards: list[str] | None, manifest: Path | None, cache: CacheSettings | None
+) -> ShardSource | ManifestSource:
     """The labelled clips; one of the two is given."""
     return ShardSource(list(shards), cache) if shards else ManifestSource(manifest or "")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from finetune.protocol import labelled
-from finetune.run_report import CHECKPOINTS, interval_sentence, labels_of, model_sentence
+from finetune.run_report import absent_lines, checkpoint_title, interval_sentence, labels_of, model_sentence
 from finetune.tables import headline_scores, markdown_table, published_lines, score_title, show, show_interval
 from hicmae.benchmarks import card as card_of
 from hicmae.benchmarks.card import Card
@@ -33,22 +33,21 @@ def fold_report(results: Mapping[str, Any]) -> str:
         "",
         "## Folds",
         "",
-        labelled("Test scores of each fold, of the checkpoint best on validation (of the last epoch).", label)
-        if "best" in results["pooled"]
-        else "Test scores of each fold, of the last epoch.",
+        labelled(_fold_sentence(results), label),
         "",
         *_fold_table(results, names),
+        *absent_lines([(f"Fold {fold}", next(_checkpoints(results, one))) for fold, one in folds.items()], about),
         "",
         "## All folds",
         "",
     ]
     for checkpoint, pooled in results["pooled"].items():
         header = [
-            labelled(CHECKPOINTS[checkpoint], label),
+            labelled(checkpoint_title(checkpoint, label), label),
             f"mean of {len(folds)} folds",
             "standard deviation",
             "all test clips together",
-            f"{pooled['intervals']['level']:.0%} interval",
+            f"its {pooled['intervals']['level']:.0%} interval",
         ]
         rows = [
             [
@@ -65,7 +64,9 @@ def fold_report(results: Mapping[str, Any]) -> str:
     lines += [
         "The standard deviation is the sample's (n - 1) over folds: it mixes how folds differ with how models do, and "
         f"is no error of the mean. All test clips together are {pooled['predictions']} predictions"
-        + (f" of {pooled['subjects']} speakers." if pooled["subjects"] else "."),
+        + (f" of {pooled['subjects']} speakers" if pooled["subjects"] else "")
+        + ", each by the model that was not trained on its fold; scores of them taken together, correlations above "
+        "all, are other numbers than the means over folds, which papers usually give.",
         "",
         interval_sentence(pooled["intervals"]),
         "",
@@ -73,7 +74,7 @@ def fold_report(results: Mapping[str, Any]) -> str:
     ]
     if "confusion" in pooled:
         lines += ["", f"![Confusion matrix of all folds](figures/confusion_{next(iter(results['pooled']))}.png)"]
-    lines += published_lines(card, labels_of(about), names, paper=bool(label))
+    lines += published_lines(card, labels_of(about), names, paper=bool(label), modalities=about["modalities"])
     return "\n".join(lines) + "\n"
 
 
@@ -83,7 +84,7 @@ def draw_fold_figures(results: Mapping[str, Any], folder: Path) -> None:
     label = about["protocol"]
     scores = {
         score_title(name): {
-            CHECKPOINTS[checkpoint]: [_drawn(name, one[checkpoint][name]) for one in folds.values()]
+            checkpoint_title(checkpoint, label): [_drawn(name, one[checkpoint][name]) for one in folds.values()]
             for checkpoint in results["pooled"]
         }
         for name in _names(results, _card(results))
@@ -93,11 +94,20 @@ def draw_fold_figures(results: Mapping[str, Any], folder: Path) -> None:
     for checkpoint, pooled in results["pooled"].items():
         if "confusion" in pooled:
             title = f"{label}\n" if label else ""
-            title += f"{CHECKPOINTS[checkpoint]}, {len(folds)} folds{hole}: UAR {pooled['uar']:.1%}, "
+            title += f"{checkpoint_title(checkpoint, label)}, {len(folds)} folds{hole}: UAR {pooled['uar']:.1%}, "
             title += f"WAR {pooled['war']:.1%}, {pooled['predictions']} predictions"
             draw_confusion(
                 np.array(pooled["confusion"]), about["classes"], folder / f"confusion_{checkpoint}.png", title=title
             )
+
+
+def _checkpoints(results: Mapping[str, Any], fold: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    return (fold[checkpoint] for checkpoint in results["pooled"])
+
+
+def _fold_sentence(results: Mapping[str, Any]) -> str:
+    titles = [checkpoint_title(name, results["about"]["protocol"]) for name in results["pooled"]]
+    return f"Test scores of each fold: {titles[0]}" + (f" ({titles[1]})." if len(titles) > 1 else ".")
 
 
 def _card(results: Mapping[str, Any]) -> Card | None:
@@ -147,12 +157,13 @@ def _fold_table(results: Mapping[str, Any], names: list[str]) -> list[str]:
     for fold in sorted([*results["folds"], *results["missing"]], key=int):
         one = results["folds"].get(fold)
         if one is None:
-            rows.append([fold, "missing", "", *("-" for _ in names)])
+            rows.append([fold, "missing", "", "", *("-" for _ in names)])
             continue
         test = one["splits"]["test"]
         shown = [
             show(name, one[both[0]][name]) + (f" ({show(name, one[both[1]][name])})" if len(both) > 1 else "")
             for name in names
         ]
-        rows.append([fold, str(test["clips"]), str(test["subjects"] or "-"), *shown])
-    return markdown_table(["fold", "test clips", "speakers", *map(score_title, names)], rows)
+        lost = str(one[both[0]]["clips_not_decoded"])
+        rows.append([fold, str(test["clips"]), lost, str(test["subjects"] or "-"), *shown])
+    return markdown_table(["fold", "test clips", "not decoded", "speakers", *map(score_title, names)], rows)

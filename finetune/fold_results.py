@@ -33,7 +33,7 @@ def collect_folds(folders: Mapping[int, Path], missing: Mapping[int, str]) -> di
     Returns:
         ``about``; ``complete``; ``missing`` by fold; ``folds``: test scores by fold and checkpoint; ``mean``, ``sd``
         (sample deviation over the folds) and ``pooled`` (of the test clips of all folds together, with intervals over
-        their speakers), each by checkpoint and score.
+        their speakers), each by checkpoint and score, and with the protocol's label, where it has one.
 
     Raises:
         ValueError: no fold is finished, or a clip was tested in two.
@@ -52,15 +52,16 @@ def collect_folds(folders: Mapping[int, Path], missing: Mapping[int, str]) -> di
             **{name: {"step": content[name]["step"]} | content[name][TEST] for name in names},
         }
     classes, dimensions = tuple(first["classes"]), tuple(first["dimensions"])
+    label = {"protocol": first["protocol"]} if first["protocol"] else {}
     each = {name: {fold: one[name] for fold, one in folds.items()} for name in names}
     return {
         "about": {name: first.get(name) for name in _SHARED} | {"folds": len(folders) + len(missing)},
         "complete": not missing,
         "missing": {str(fold): why for fold, why in sorted(missing.items())},
         "folds": folds,
-        "mean": {name: _over_folds(scores, np.mean) for name, scores in each.items()},
-        "sd": {name: _over_folds(scores, _sample_deviation) for name, scores in each.items()},
-        "pooled": {name: pooled_scores(_pool(tables, name), classes, dimensions) for name in names},
+        "mean": {name: label | _over_folds(scores, np.mean) for name, scores in each.items()},
+        "sd": {name: label | _over_folds(scores, _sample_deviation) for name, scores in each.items()},
+        "pooled": {name: label | pooled_scores(_pool(tables, name), classes, dimensions) for name in names},
     }
 
 
@@ -101,7 +102,7 @@ def _pool(tables: Mapping[int, pd.DataFrame], checkpoint: str) -> pd.DataFrame:
     return pd.concat(chosen, ignore_index=True)
 
 
-def _over_folds(scores: Mapping[str, Mapping[str, Any]], combine: Any) -> dict[str, float | None]:
+def _over_folds(scores: Mapping[str, Mapping[str, Any]], combine: Any) -> dict[str, Any]:
     """Of each score that is a number in every fold; ``None`` where it is undefined in one."""
     rows = list(scores.values())
     names = [name for name in rows[0] if is_score(name)]

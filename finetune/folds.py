@@ -8,6 +8,7 @@ test in turn, each in its own process and directory ``OUT/foldK``, and writes ``
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -21,16 +22,20 @@ from typing import Any
 from finetune.device_slots import device_slots
 from finetune.fold_report import draw_fold_figures, fold_report
 from finetune.fold_results import collect_folds
-from finetune.jobs import LOG, Job, JobRunner
+from finetune.jobs import LOG, Job, JobRunner, last_line
+from finetune.origin import origin_of
+from finetune.protocol import Protocol
 from finetune.settings import Settings, check_unchanged, resolve
 from hicmae.benchmarks import card
 from hicmae.data.source import digest_of
-from hicmae.data.splits import content_digest, folds_of
+from hicmae.data.splits import content_digest, folds_of, refuse_shared_folds
 from hicmae.user_errors import explains_itself
 
 logger = logging.getLogger(__name__)
 
 _SETTINGS, _FINISHED = "settings.json", "finished.json"
+_RESULTS = ("metrics.json", "predictions.parquet")
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _OURS = ("--data.test_fold", "--ckpt_path")
 
 
@@ -60,7 +65,7 @@ class Folds:
             ValueError: it did so with other settings.
         """
         marker = self.folder(fold) / _FINISHED
-        if not marker.is_file():
+        if not marker.is_file() or not all((self.folder(fold) / name).is_file() for name in _RESULTS):
             return False
         if json.loads(marker.read_text())["settings"] != self.digest:
             raise ValueError(
@@ -68,6 +73,15 @@ class Folds:
                 "fold again, or choose another --out"
             )
         return True
+
+    def refuse_unknown_beginnings(self) -> None:
+        """Raise ``ValueError`` where a fold was begun, and what with is not known."""
+        begun = [fold for fold in self.every if (self.folder(fold) / "checkpoints").is_dir()]
+        if begun and not (self.out / _SETTINGS).is_file():
+            raise ValueError(
+                f"{self.folder(begun[0])} holds checkpoints, and there is no {self.out / _SETTINGS} to say with which "
+                f"settings they were made; choose another --out, or remove {', '.join(_name(fold) for fold in begun)}"
+            )
 
     def finish(self, fold: int) -> None:
         """Mark a fold as finished."""
@@ -82,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return run_folds(rest, out=own.out, chosen=own.folds, parallel=own.parallel)
     except Exception as error:
-        if not explains_itself(error):
+        if not explains_itself(error) and not (isinstance(error, OSError) and error.errno in _NO_SPACE):
             raise
         sys.stderr.write(f"folds: error: {error}\n")
         return 2
@@ -119,6 +133,7 @@ def run_folds(
     trainer = settings.config.trainer
     slots = device_slots(parallel, accelerator=str(trainer.accelerator), devices=trainer.devices)
     remedy = f"Choose another --out for the new settings, or remove {folds.out}"
+    folds.refuse_unknown_beginnings()
     check_unchanged(folds.out / _SETTINGS, folds.material, remedy)
     finished = [fold for fold in folds.every if folds.is_finished(fold)]
     if done := [fold for fold in todo if fold in finished]:
@@ -129,14 +144,19 @@ def run_folds(
 
     def on_end(job: Job, status: int) -> None:
         fold = jobs[job.name]
-        if status == 0 and (job.folder / "metrics.json").is_file():
+        if status == 0 and all((job.folder / name).is_file() for name in _RESULTS):
             folds.finish(fold)
             missing.pop(fold)
             logger.info("%s: %s", job.name, _headline(job.folder))
+        elif runner.stopped_by is not None:
+            logger.info("%s: stopped", job.name)
         else:
             failed[fold] = status
             missing[fold] = f"failed, see {job.folder.name}/{LOG}"
-            logger.error("%s failed with status %d; the end of %s says why", job.name, status, job.folder / LOG)
+            logger.error(
+                "%s failed with status %d; the end of %s says why: %s",
+                job.name, status, job.folder / LOG, last_line(job.folder / LOG),
+            )  # fmt: skip
 
     runner = JobRunner(slots)
     runner.run([_job(folds, fold, name, arguments) for name, fold in jobs.items()], on_end)
@@ -158,7 +178,7 @@ def write_report(folds: Folds, missing: dict[int, str]) -> None:
     _write(folds.out / "folds.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
     _write(folds.out / "report.md", fold_report(results))
     for checkpoint, mean in results["mean"].items():
-        shown = " ".join(f"{name} {value:.4f}" for name, value in mean.items() if value is not None)
+        shown = _shown(mean)
         label = f" [{results['about']['protocol']}]" if results["about"]["protocol"] else ""
         logger.info("mean of %d folds, %s checkpoint%s | %s", len(folders), checkpoint, label, shown)
     logger.info("wrote %s", folds.out / "report.md")
@@ -209,7 +229,18 @@ def _prepare(settings: Settings, out: Path) -> Folds:
             f"{source.name} has {len(every)} folds, and benchmark {config.benchmark} has {expected}: "
             "the results would be of another division. Prepare the corpus anew, or leave benchmark out"
         )
-    material = settings.material | {"data.content": content_digest(source)}
+    if not config.data.allow_shared_subjects:
+        refuse_shared_folds(source)
+    content = content_digest(source)
+    if (origin := origin_of(config.model.init and Path(config.model.init))) is not None:
+        for fold in every:  # at once, and not after hours of other folds
+            own = Protocol(test_fold=fold, paper=config.data.paper_protocol, content=content)
+            own.check_start(origin, str(config.model.init))
+    material = settings.material | {
+        "data.content": content,
+        "data.media": source.media_digest,
+        "model.init.content": settings.init_digest,
+    }
     return Folds(out=out, every=every, material=material)
 
 
@@ -227,8 +258,11 @@ def _headline(folder: Path) -> str:
     content: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     scores = content.get("best", content["last"])["test"]
     label = f" [{scores['protocol']}]" if "protocol" in scores else ""
-    shown = [f"{name} {scores[name]:.4f}" for name in ("uar", "war", "ccc") if scores.get(name) is not None]
-    return f"test{label} | {' '.join(shown)}"
+    return f"test{label} | {_shown(scores)}"
+
+
+def _shown(scores: Mapping[str, Any]) -> str:
+    return " ".join(f"{name} {scores[name]:.4f}" for name in ("uar", "war", "ccc") if scores.get(name) is not None)
 
 
 def _write(path: Path, text: str) -> None:

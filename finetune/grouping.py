@@ -5,7 +5,9 @@ AVCAffe, for instance, has one rating for a task of minutes, which is cut into c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,3 +101,18 @@ def check_groups(source: ClipSource, labels: LabelSpec, column: str) -> int:
             + "\n  ".join(problems[:_SHOWN] + more)
         )
     return len(seen)
+
+
+def refuse_shared_groups(parts: Mapping[str, ClipSource], column: str) -> None:
+    """Raise ``ValueError`` where clips that share one prediction are in two of the parts."""
+    groups = {
+        part: {str(clips.info(i).labels[column]) for i in range(len(clips)) if column in clips.info(i).labels}
+        for part, clips in parts.items()
+    }
+    for first, second in combinations(parts, 2):
+        if shared := sorted(groups[first] & groups[second]):
+            more = f" and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
+            raise ValueError(
+                f"{parts[second].name}: clips of one group (average_over={column}) are in {first} and in {second}: "
+                f"{', '.join(map(repr, shared[:_SHOWN]))}{more}; give each group a value of its own, or one split"
+            )

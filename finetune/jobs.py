@@ -145,7 +145,7 @@ class JobRunner:
 
     def _show_progress(self) -> None:
         for one in self._running:
-            line = _last_line(one.job.folder / LOG)
+            line = last_line(one.job.folder / LOG)
             if line and line != one.shown:
                 one.shown = line
                 logger.info("%s: %s", one.job.name, line)
@@ -161,7 +161,8 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
             os.killpg(process.pid, number)
 
 
-def _last_line(path: Path) -> str:
+def last_line(path: Path) -> str:
+    """The last line of a log that is not empty."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
         lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]

@@ -52,6 +52,23 @@ class Protocol:
                 f"its training clips; give data.test_fold={origin['test_fold']}, or the checkpoint of that fold"
             )
 
+    def check_start(self, origin: Mapping[str, Any], what: str) -> None:
+        """Refuse a start from a backbone that has learnt from what is to be tested here, or was chosen on it.
+
+        Args:
+            origin: ``to_dict`` of the fine-tuning that made it.
+            what: names it.
+
+        Raises:
+            ValueError: the same corpus, with another test fold, or under the paper's protocol where this run is not.
+        """
+        self.check_origin(origin, what)
+        if origin["content"] == self.content and origin["paper"] and not self.paper:
+            raise ValueError(
+                f"{what} was chosen on the test clips ({PAPER_PROTOCOL}), so scores of what starts from it would not "
+                "hold for new people; start from another one, or set data.paper_protocol=true"
+            )
+
 
 def labelled(text: str, label: str) -> str:
     """The text with the protocol's label, where there is one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.protocol import labelled
@@ -11,20 +11,22 @@ from hicmae.benchmarks import card as card_of
 
 _FEW_GROUPS = 20
 
-CHECKPOINTS = {"best": "best on validation", "last": "last epoch", "tested": "tested checkpoint"}
+_CHECKPOINTS = {"best": "best on validation", "last": "last epoch", "tested": "tested checkpoint"}
+_BEST_BY_PAPER = "best epoch"  # on what it was chosen, the label beside it says
 
 
 def run_report(content: Mapping[str, Any], part: str) -> str:
     """Markdown for the content of ``metrics.json``; scores are those of one part, test or val."""
     about = content["about"]
     card = card_of(about["benchmark"]) if about["benchmark"] else None
-    checkpoints = {name: content[name] for name in CHECKPOINTS if name in content}
+    label = about["protocol"]
+    checkpoints = {name: content[name] for name in _CHECKPOINTS if name in content}
     first = next(iter(checkpoints.values()))[part]
     names = headline_scores(first, card)
     fold = f", fold {about['test_fold']}" if about["test_fold"] is not None else ""
     header = ["score"]
     for name in checkpoints:
-        header += [labelled(f"{part}, {CHECKPOINTS[name]}", about["protocol"]), "95% interval"]
+        header += [labelled(f"{part}, {checkpoint_title(name, label)}", label), "95% interval"]
     rows = []
     for name in names:
         row = [score_title(name)]
@@ -39,12 +41,45 @@ def run_report(content: Mapping[str, Any], part: str) -> str:
         f"Data: {about['data']}{fold}. {model_sentence(about)} "
         f"{first['clips']} clips in this part, {first['clips_not_decoded']} of them not decoded and not scored.",
         "",
+        *([_protocol_sentence(about), ""] if "validation" in about else []),
         *markdown_table(header, rows),
+        *absent_lines([("", first)], about),
     ]
     if intervals:
         lines += ["", interval_sentence(intervals)]
-    lines += published_lines(card, labels_of(about), names, paper=bool(about["protocol"]))
+    published = published_lines(card, labels_of(about), names, paper=bool(label), modalities=about["modalities"])
+    if published and fold:
+        published += ["", f"They are of all folds, and this page of{fold.removeprefix(',')} alone."]
+    lines += published
     return "\n".join(lines) + "\n"
+
+
+def checkpoint_title(name: str, label: str) -> str:
+    """What a checkpoint of ``metrics.json`` is, in words."""
+    return _BEST_BY_PAPER if name == "best" and label else _CHECKPOINTS[name]
+
+
+def absent_lines(parts: Sequence[tuple[str, Mapping[str, Any]]], about: Mapping[str, Any]) -> list[str]:
+    """A paragraph on what is not behind the scores: classes without clips, clips that were left out.
+
+    Args:
+        parts: scores of the parts of the page as in ``metrics.json``, each with a word to name it by.
+    """
+    said = [
+        f"{where + ' has no' if where else 'No'} clip of {', '.join(absent)}: means over classes are over the others."
+        for where, scores in parts
+        if (absent := scores.get("classes_without_clips"))
+    ]
+    for column, counts in (about["other_classes_left_out"] or {}).items():
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        said.append(f"Clips of other classes of {column} were left out: {listed}.")
+    return ["", " ".join(said)] if said else []
+
+
+def _protocol_sentence(about: Mapping[str, Any]) -> str:
+    if about["protocol"]:
+        return f"**{about['protocol'][0].upper()}{about['protocol'][1:]}.**"
+    return f"Validation: {about['validation']}. The best epoch is chosen on it, by {about['selected_on']}."
 
 
 def model_sentence(about: Mapping[str, Any]) -> str:
@@ -58,7 +93,8 @@ def interval_sentence(intervals: Mapping[str, Any]) -> str:
     """What the intervals are, with a warning where they are of few speakers."""
     text = (
         f"Intervals: {intervals['method']} over the {intervals['groups']} {intervals['over']} of the test, "
-        f"{intervals['resamples']} resamples. They speak of the choice of test clips alone, and not of another seed."
+        f"{intervals['resamples']} resamples. They speak of the choice of test {intervals['over']} alone, and not of "
+        "another seed."
     )
     if intervals["groups"] < _FEW_GROUPS:
         text += f" With {intervals['groups']} {intervals['over']} they are too narrow."

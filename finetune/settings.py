@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,8 @@ from finetune.__main__ import FinetuneCLI
 from finetune.data import FinetuneData, open_source
 from finetune.module import FinetuneModule
 from hicmae.data.cache_settings import CacheSettings
-from hicmae.data.source import ClipSource
+from hicmae.data.shard_source import ShardSource
+from hicmae.data.source import ManifestSource, digest_of
 
 # Where files are, how fast they come and who is told of it: none of it changes a score. The clips themselves are
 # compared by their content, wherever they lie.
@@ -28,6 +31,9 @@ _SHOWN = 12
 
 class _ParsedOnly(FinetuneCLI):
     """The command line of ``fit`` up to the point at which something would be built."""
+
+    def _set_seed(self) -> None:
+        pass
 
     def instantiate_classes(self) -> None:
         pass
@@ -52,10 +58,25 @@ class Settings:
         flat = dict(_flatten(self.config.clone().as_dict()))
         return {name: value for name, value in sorted(flat.items()) if name not in _IMMATERIAL}
 
-    def source(self) -> ClipSource:
+    def source(self) -> ShardSource | ManifestSource:
         """The labelled clips of all splits."""
         data = self.config.data
         return open_source(data.shards, data.manifest, CacheSettings.of(data.cache_dir, data.cache_gb))
+
+    @property
+    def init_digest(self) -> str | None:
+        """Changes with the bytes of ``model.init``, a file or a folder of files."""
+        if self.config.model.init is None:
+            return None
+        init = Path(self.config.model.init)
+        if not init.exists():
+            raise FileNotFoundError(f"no checkpoint at {init}, which model.init names")
+        files = sorted(path for path in init.rglob("*") if path.is_file()) if init.is_dir() else [init]
+        digests = []
+        for path in files:
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        return digest_of(digests)
 
 
 def resolve(arguments: Sequence[str]) -> Settings:
@@ -65,7 +86,9 @@ def resolve(arguments: Sequence[str]) -> Settings:
         SystemExit: an argument that is not understood; the parser has said which.
         ValueError: settings that contradict each other.
     """
-    parsed = _ParsedOnly(FinetuneModule, FinetuneData, seed_everything_default=0, args=["fit", *arguments])
+    with warnings.catch_warnings():  # that the process was started with other arguments, which is meant
+        warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+        parsed = _ParsedOnly(FinetuneModule, FinetuneData, seed_everything_default=0, args=["fit", *arguments])
     return Settings(config=parsed.config.fit)
 
 

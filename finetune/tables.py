@@ -74,7 +74,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list
 
 
 def published_lines(
-    card: Card | None, labels: Mapping[str, object], scores: Sequence[str], *, paper: bool
+    card: Card | None, labels: Mapping[str, object], scores: Sequence[str], *, paper: bool, modalities: Sequence[str]
 ) -> list[str]:
     """The section of a report that says what others have published, and how it may be compared; empty without a card.
 
@@ -83,6 +83,7 @@ def published_lines(
         labels: columns that are learnt; results of other tasks are left out.
         scores: those that the report shows.
         paper: whether the best epoch of this run was chosen on the test clips.
+        modalities: of this run; results of others come last, and are said to be no comparison.
     """
     if card is None:
         return []
@@ -91,6 +92,7 @@ def published_lines(
     lines = ["", f"## Published results on {card.title}", ""]
     if not results:
         return [*lines, "The card of this benchmark names none."]
+    results.sort(key=lambda one: set(one.modalities) != set(modalities))  # stable: the card's order otherwise
     lines += markdown_table(
         ["method", "modalities", *map(score_title, shown), "source", "how the checkpoint was chosen"],
         (
@@ -104,7 +106,9 @@ def published_lines(
             for one in results
         ),
     )
-    return [*lines, "", f"None of these was measured here. {_OURS[paper]} {_COST_OF_CHOOSING}"]
+    others = any(set(one.modalities) != set(modalities) for one in results)
+    own = f" Only results of {' + '.join(modalities)} are of the same input as this run's." if others else ""
+    return [*lines, "", f"None of these was measured here.{own} {_OURS[paper]} {_COST_OF_CHOOSING}"]
 
 
 def check_benchmark(card: Card, labels: LabelSpec) -> None:

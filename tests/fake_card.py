@@ -19,6 +19,9 @@ def make_known(monkeypatch: pytest.MonkeyPatch, **settings: object) -> Card:
         "fold_rule": "", "metrics": ("war", "uar"), "obtain": "", "layout": "", "confirmed": (), "unconfirmed": (),
         "read": lambda root: Native(clips=()),
         "published": (
+            Published(
+                method="Of sound alone", source="", protocol="", scores={"uar": 0.7}, modalities=("audio",)
+            ),
             Published(method="Somebody", source="a table", protocol="chosen by a coin", scores={"uar": 0.8491}),
             Published(method="Of another task", source="", protocol="", scores={"uar": 0.1}, column="label:other"),
         ),

@@ -398,6 +398,15 @@ def test_neither_or_both_sources_are_refused(manifest: Path) -> None:
             data(manifest, **settings)
 
 
+def test_a_group_with_clips_in_training_and_test_is_refused(manifest: Path, tmp_path: Path) -> None:
+    rows = [
+        replace(clip, subject="", labels={"emotion": "happy", "valence": 0.5, "label:task": f"t{i % 2}"})
+        for i, clip in enumerate(read_manifest(manifest).clips)
+    ]
+    with pytest.raises(ValueError, match="clips of one group"):
+        data(write_manifest(tmp_path / "manifest.csv", rows), average_over="label:task")
+
+
 def test_absent_classes_are_warned_of(manifest: Path, caplog: pytest.LogCaptureFixture) -> None:
     data(manifest, labels=LabelSpec(classes={"emotion": (*EMOTIONS, "bored")}))
     assert "no clip of the split 'test' has emotion bored" in caplog.text

@@ -17,14 +17,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn import metrics as sk
 
 import finetune.folds
 from finetune.__main__ import main
 from finetune.evaluation import Evaluation
 from finetune.jobs import LOG, Job
-from finetune.settings import resolve
+from finetune.protocol import Protocol
+from finetune.settings import check_unchanged, resolve
 from hicmae.data.manifest import read_manifest, write_manifest
+from hicmae.data.source import ManifestSource
+from hicmae.data.splits import content_digest
 from hicmae.metrics import categorical_scores, dimensional_scores
 from tests.corpus import EMOTIONS, make_corpus
 from tests.fake_card import make_known
@@ -113,7 +117,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[int, lis
     def job(folds: Any, fold: int, name: str, given: Sequence[str]) -> Job:
         run.append((fold, list(given)))
         leave_results(tmp_path / "template" / str(fold), fold)
-        script = f"cp $1/template/{fold}/* $2; if [ {fold} = 2 ] && [ -e $1/broken ]; then exit 7; fi"
+        script = f"cp $1/template/{fold}/* $2; if [ {fold} = 2 ] && [ -e $1/broken ]; then echo out of luck; exit 7; fi"
         command = ["sh", "-c", script, "sh", str(tmp_path), str(folds.folder(fold))]
         return Job(name=name, command=command, folder=folds.folder(fold))
 
@@ -153,7 +157,8 @@ def test_scores_over_folds(manifest: Path, tmp_path: Path, jobs: list[Any]) -> N
     assert f"| UAR (%) | {mean:.2f} | {deviation:.2f} | {pooled:.2f} |" in report
     assert "the sample's (n - 1)" in report
     assert "12 subjects they are too narrow" in report
-    assert "| 2 | 22 | 4 |" in report
+    assert "| 2 | 22 | 0 | 4 |" in report
+    assert "other numbers than the means over folds" in report
     for name in ("folds.png", "confusion_best.png", "confusion_last.png"):
         assert (out / "figures" / name).stat().st_size > 5000
 
@@ -166,7 +171,7 @@ def test_a_failing_fold_is_named_and_the_others_go_on(
     (tmp_path / "broken").touch()
     assert main(arguments(manifest, out)) == 1
     assert [fold for fold, _ in jobs] == [1, 2, 3]
-    assert f"fold 2 failed with status 7; the end of {out / 'fold2' / LOG}" in caplog.text
+    assert f"fold 2 failed with status 7; the end of {out / 'fold2' / LOG} says why: out of luck" in caplog.text
     found = results(out)
     assert not found["complete"]
     assert found["missing"] == {"2": "failed, see fold2/log.txt"}
@@ -212,10 +217,41 @@ def test_other_settings_are_refused_by_name(
     assert main(arguments(same, out)) == 0  # the same clips elsewhere, in another order
     assert jobs == []
     assert (out / "report.md").read_bytes() == before
+    before_cut = manifest.read_text()
+    rows = [replace(clip, start_s=0.02) for clip in read_manifest(manifest).clips]
+    assert main(arguments(write_manifest(manifest.with_name("cut.csv"), rows), out)) == 2
+    assert "data.media" in capsys.readouterr().err  # the same clips, of other pictures
+    assert manifest.read_text() == before_cut
     marker = out / "fold1" / "finished.json"
     marker.write_text(marker.read_text().replace('"settings": "', '"settings": "0'))
     assert main(arguments(manifest, out)) == 2
     assert "remove" in capsys.readouterr().err
+    (out / "settings.json").unlink()
+    (out / "fold2" / "checkpoints").mkdir()
+    assert main(arguments(manifest, out)) == 2
+    assert "remove fold 2" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_what_only_some_folds_would_come_upon_is_said_before_any_is_trained(
+    manifest: Path, tmp_path: Path, jobs: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = read_manifest(manifest).clips
+    eve = [replace(clip, subject="eve") if clip.split in ("fold2", "fold3") else clip for clip in rows]
+    assert main(arguments(write_manifest(tmp_path / "eve" / "manifest.csv", eve), tmp_path / "out")) == 2
+    assert "fold2 and fold3 share 'eve'" in capsys.readouterr().err
+    protocol = Protocol(test_fold=1, paper=False, content=content_digest(ManifestSource(manifest)))
+    start = tmp_path / "start.ckpt"
+    torch.save({"FinetuneData": protocol.to_dict()}, start)
+    assert main(arguments(manifest, tmp_path / "out", f"--model.init={start}")) == 2
+    assert f"{start} was trained with fold 1 as its test, so fold 2 was among" in capsys.readouterr().err
+    assert jobs == []
+    # of another corpus, it is a start like any other, by its bytes
+    torch.save({"FinetuneData": protocol.to_dict() | {"content": "of another corpus"}}, start)
+    assert main(arguments(manifest, tmp_path / "out", f"--model.init={start}")) == 0
+    torch.save({}, start)
+    assert main(arguments(manifest, tmp_path / "out", f"--model.init={start}")) == 2
+    assert "model.init.content" in capsys.readouterr().err
 
 
 def test_refusals(manifest: Path, tmp_path: Path, jobs: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -273,6 +309,14 @@ def test_a_benchmark_is_held_against_and_shown(
         assert ("touched once" in report) == (not label)
         assert (report.count(label) >= 4) if label else ("paper protocol" not in report)
         assert report.index("| WAR (%) |") < report.index("| UAR (%) |")  # the card's order
+        assert report.index("| Somebody |") < report.index("| Of sound alone |")  # of the same modalities first
+        assert "Only results of video + audio are of the same input" in report
+        found = results(tmp_path)
+        for kind in ("mean", "sd", "pooled"):
+            assert {name: one.get("protocol", "") for name, one in found[kind].items()} == {
+                "best": label,
+                "last": label,
+            }
 
 
 # ---------------------------------------------------------------- real trainings
@@ -296,6 +340,12 @@ def test_killed_at_fold_2_and_started_again_it_ends_as_if_undisturbed(tmp_path: 
         folds = finetune.folds._prepare(resolve(given), out)
         leave_results(folds.folder(1), 1)
         folds.finish(1)
+    # undisturbed: in this process, which has imported everything
+    folds = replace(folds, out=undisturbed)
+    check_unchanged(undisturbed / "settings.json", folds.material, "")
+    own = ["--data.test_fold=2", f"--trainer.default_root_dir={folds.folder(2)}"]
+    assert main(["fit", *arguments(corpus, None, *more)[1:], *own]) == 0
+    folds.finish(2)
     assert main(arguments(corpus, undisturbed, *more)) == 0
     runner = multiprocessing.get_context("fork").Process(target=main, args=(arguments(corpus, killed, *more),))
     runner.start()

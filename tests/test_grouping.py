@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from finetune.evaluation import evaluate
-from finetune.grouping import check_groups
+from finetune.grouping import check_groups, refuse_shared_groups
 from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import Clip, Manifest
-from hicmae.data.source import ManifestSource
+from hicmae.data.source import ClipSource, ManifestSource, SubsetSource
 from hicmae.predictions import ClipOutputs
 
 LABELS = LabelSpec(classes={"emotion": ("calm", "tense")}, dimensions={"valence": (0, 1)})
@@ -76,3 +76,14 @@ def test_clips_that_cannot_share_a_prediction(changes: dict[str, dict[str, Any]]
     assert check_groups(source(), LABELS, "label:task") == 3
     with pytest.raises(ValueError, match=message):
         check_groups(source(**changes), LABELS, "label:task")
+
+
+def test_a_group_is_in_one_part() -> None:
+    everything = source()
+
+    def parts(*numbers: list[int]) -> dict[str, ClipSource]:
+        return {name: SubsetSource(everything, own, name) for name, own in zip(("train", "val"), numbers, strict=True)}
+
+    refuse_shared_groups(parts([0, 2, 4], [1, 3]), "label:task")
+    with pytest.raises(ValueError, match=r"\(average_over=label:task\) are in train and in val: 't2'"):
+        refuse_shared_groups(parts([0, 2], [1, 3, 4]), "label:task")

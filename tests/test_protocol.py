@@ -146,6 +146,9 @@ def test_a_fit_reports_beside_the_published_results(run: tuple[Path, list[str], 
     assert report.startswith("# Two Folds, fold 2")
     assert "| Somebody | video + audio | 84.91 | a table | chosen by a coin |" in report
     assert "as in the authors' code" in report
+    assert f"**{PAPER_PROTOCOL[0].upper()}{PAPER_PROTOCOL[1:]}.**" in report
+    assert "Clips of other classes of emotion were left out: bored 1." in report
+    assert "They are of all folds, and this page of fold 2 alone." in report
     assert any("averages predictions over no clips, but data.average_over is label:task" in line for line in run[1])
 
 
@@ -197,12 +200,25 @@ def test_a_trained_head_is_not_taken_and_that_is_said(
     run: tuple[Path, list[str], list[str]], manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = '--model.labels.classes={"emotion": ["bored", "happy"]}'
-    more = ["--model.labels.dimensions={}", other, f"--model.init={run[0] / 'export'}", "--data.test_fold=2"]
+    more = ["--model.labels.dimensions={}", other, f"--model.init={run[0] / 'export'}", "--data.test_fold=2",
+            "--data.paper_protocol=true"]  # fmt: skip
     # ends when the labels are checked, after the head was spoken of
     with caplog.at_level(logging.INFO):
         assert main(arguments(manifest, tmp_path, *more)) == 2
     assert "is a recogniser of ['angry', 'happy', 'neutral']: its backbone is taken" in caplog.text
     assert "the head for ['bored', 'happy'] is made anew" in caplog.text
+
+
+@pytest.mark.parametrize("init", ["export", "checkpoints/last.ckpt"])
+def test_a_backbone_that_knows_the_test_clips_is_no_start(
+    run: tuple[Path, list[str], list[str]], manifest: Path, tmp_path: Path, init: str, capsys: Any
+) -> None:
+    more = ["--model.labels.dimensions={}", "--data.drop_other_classes=true", f"--model.init={run[0] / init}"]
+    assert main(arguments(manifest, tmp_path, *more, "--data.test_fold=1")) == 2
+    assert "so fold 1 was among its training clips" in capsys.readouterr().err
+    assert main(arguments(manifest, tmp_path, *more, "--data.test_fold=2")) == 2
+    assert "was chosen on the test clips" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_fold_has_to_be_named(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import Clip, Manifest
-from hicmae.data.source import ClipSource, ManifestSource
+from hicmae.data.source import ClipSource, ManifestSource, SubsetSource
 from hicmae.data.splits import Splits, folds_of, keep_classes, part_for_test, split_source, subjects_of
 
 
@@ -52,6 +52,15 @@ def test_validation_is_carved_by_speaker() -> None:
     assert len(splits.train) == 21
     assert len(splits.val) == 9
     assert ids(splits.test) == {"test-t-0-10", "test-t-1-10"}
+
+
+def test_carved_parts_are_the_sources_own_clips() -> None:
+    """And not clips of a part of it, which a run that was begun by an earlier version would take for others."""
+    everything = source(*speakers(range(5)), ("t", "test", 2))
+    splits = split_source(everything)
+    for part in (splits.train, splits.val):
+        numbers = [i for i in range(len(everything)) if everything.info(i).clip_id in ids(part)]
+        assert part.fingerprint == SubsetSource(everything, numbers, "").fingerprint
 
 
 def test_the_carved_part_depends_on_seed_and_names_alone() -> None:

@@ -65,6 +65,7 @@ class ShardSource:
         self._remote: RemoteReader | None = None
         self._folders: list[_Folder] = []
         digests: list[str] = []
+        checksums: list[str] = []
         for path in listed:
             tars: Sequence[Path] | Sequence[str]
             if is_url(path):
@@ -82,11 +83,14 @@ class ShardSource:
                     storage=index.storage,
                 )
             )
+            checksums += [shard.sha256 for shard in index.shards]
             digests += [json.dumps([shard.name, shard.sha256]) for shard in index.shards] + [index.clips.digest()]
         self._first = np.cumsum([0, *self.dataset_sizes])
         if not self._first[-1]:
             raise ValueError(f"{self.name}: the index holds no clips; write the shards again, or see its rejects.csv")
         self.fingerprint = digest_of(digests)
+        self.media_digest = digest_of(sorted(checksums))
+        """Changes with the bytes of the shards, and not with where they lie or in which order they were named."""
         self._refuse_repeated_ids()
 
     def _refuse_repeated_ids(self) -> None:

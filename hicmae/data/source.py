@@ -130,6 +130,15 @@ class ManifestSource:
         self.fingerprint = digest_of(json.dumps(row, sort_keys=True) for row in rows)
 
     @property
+    def media_digest(self) -> str:
+        """Changes with sizes and spans of the clips' files, and not with where they lie or in which order."""
+        rows = (
+            [c.clip_id, *map(_size_of, (c.video, c.audio)), c.start_s, c.end_s, c.square]
+            for c in sorted(self._clips, key=lambda clip: clip.clip_id)
+        )
+        return digest_of(map(json.dumps, rows))
+
+    @property
     def group_sizes(self) -> tuple[int, ...]:
         """One group: single files cost the same in any order."""
         return (len(self._clips),)
@@ -181,6 +190,10 @@ class ManifestSource:
 
     def check_cache(self, shards: int) -> None:
         """Nothing: the files are here."""
+
+
+def _size_of(path: Path | None) -> int | None:
+    return path.stat().st_size if path is not None and path.exists() else None
 
 
 def _read_file(clip: Clip, path: Path | None) -> bytes | None:

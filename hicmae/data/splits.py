@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from hicmae.data.labels import LabelSpec
 from hicmae.data.order import generator
@@ -93,13 +94,13 @@ def split_source(
                 "give some clips that split, or leave paper_protocol out"
             )
         if own_val is not None:
-            numbers = [number for number, clip in enumerate(clips) if clip.split in (TRAIN, VAL)]
-            train = SubsetSource(source, numbers, "splits train and val")
+            train = SubsetSource(source, _numbers_of(clips, (TRAIN, VAL)), "splits train and val")
         val: ClipSource = test
     elif own_val is not None:
         val = own_val
     else:
-        train, val = _carve(train, val_fraction, seed, together)
+        splits = {train.info(number).split for number in range(len(train))}
+        train, val = _carve(source, _numbers_of(clips, splits), val_fraction, seed, together)
     if max_train_subjects is not None:
         train = _some_subjects(train, max_train_subjects, seed)
     return Splits(
@@ -137,6 +138,11 @@ def folds_of(source: ClipSource) -> tuple[int, ...]:
             "from 1 without a gap: is a part of the corpus missing? Otherwise renumber the split column"
         )
     return tuple(folds)
+
+
+def refuse_shared_folds(source: ClipSource) -> None:
+    """Raise ``ValueError`` where a speaker is in two folds, which only some of the trainings would come upon."""
+    _refuse_shared(source.name, {f"fold{fold}": select_split(source, f"fold{fold}") for fold in folds_of(source)})
 
 
 def content_digest(source: ClipSource) -> str:
@@ -211,20 +217,26 @@ def _parts(source: ClipSource, clips: Sequence[ClipInfo], test_fold: int | None)
     if test_fold not in folds:
         raise ValueError(f"{source.name}: there is no fold {test_fold}; the folds are {_listed(folds)}")
     others = {f"fold{fold}" for fold in folds if fold != test_fold}
-    numbers = [number for number, clip in enumerate(clips) if clip.split in others]
-    train = SubsetSource(source, numbers, f"all folds but {test_fold}")
+    train = SubsetSource(source, _numbers_of(clips, others), f"all folds but {test_fold}")
     return {TRAIN: train, TEST: select_split(source, f"fold{test_fold}")}
 
 
-def _carve(train: ClipSource, fraction: float, seed: int, together: str | None) -> tuple[SubsetSource, SubsetSource]:
-    clips = [train.info(number) for number in range(len(train))]
-    subjects = {clip.subject for clip in clips} - {""}
-    alone = {_unit(clip, together) for clip in clips if not clip.subject}
+def _numbers_of(clips: Sequence[ClipInfo], splits: Collection[str]) -> list[int]:
+    return [number for number, clip in enumerate(clips) if clip.split in splits]
+
+
+def _carve(
+    source: ClipSource, numbers: Sequence[int], fraction: float, seed: int, together: str | None
+) -> tuple[SubsetSource, SubsetSource]:
+    """Divide these clips of a source into training and validation."""
+    clips = {number: source.info(number) for number in numbers}
+    subjects = {clip.subject for clip in clips.values()} - {""}
+    alone = {_unit(clip, together) for clip in clips.values() if not clip.subject}
     if alone:
         logger.warning(
             "%s: %d of %d training clips have no subject; they are divided %s, so the same person may be in "
             "training and validation. Fill in the manifest's subject column",
-            train.name, sum(not clip.subject for clip in clips), len(clips),
+            source.name, sum(not clip.subject for clip in clips.values()), len(clips),
             f"by {together}" if together else "clip by clip",
         )  # fmt: skip
     taken_subjects = _choose(subjects, fraction, seed, "subjects") if subjects else set()
@@ -232,15 +244,18 @@ def _carve(train: ClipSource, fraction: float, seed: int, together: str | None) 
     taken_alone = _choose(alone, fraction, seed, "clips") if len(alone) > 1 or not subjects else set()
     val = [
         number
-        for number, clip in enumerate(clips)
+        for number, clip in clips.items()
         if (clip.subject in taken_subjects if clip.subject else _unit(clip, together) in taken_alone)
     ]
-    rest = sorted(set(range(len(clips))) - set(val))
+    rest = sorted(set(clips) - set(val))
     logger.info(
         "%s: no split 'val'; %d of %d training clips (%d of %d subjects) become validation",
-        train.name, len(val), len(clips), len(taken_subjects), len(subjects),
+        source.name, len(val), len(clips), len(taken_subjects), len(subjects),
     )  # fmt: skip
-    return SubsetSource(train, rest, "without validation"), SubsetSource(train, val, "validation carved from train")
+    # Numbered as in the source itself: a run that was begun by an earlier version can go on.
+    return SubsetSource(source, rest, "train without validation"), SubsetSource(
+        source, val, "validation carved from train"
+    )
 
 
 def _unit(clip: ClipInfo, together: str | None) -> str:
@@ -285,8 +300,8 @@ def _shuffled(names: Iterable[str], seed: int, purpose: str) -> list[str]:
 def _refuse_shared(name: str, parts: Mapping[str, ClipSource]) -> None:
     subjects = {part: subjects_of(source) for part, source in parts.items()}
     problems = []
-    for first, second in ((TRAIN, TEST), (VAL, TEST), (TRAIN, VAL)):
-        if shared := sorted(subjects.get(first, set()) & subjects.get(second, set())):
+    for first, second in combinations(parts, 2):
+        if shared := sorted(subjects[first] & subjects[second]):
             more = f" and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
             problems.append(f"{first} and {second} share {', '.join(map(repr, shared[:_SHOWN]))}{more}")
     if problems:

@@ -11,6 +11,7 @@ import numpy as np
 from hicmae.figures.canvas import save_figure
 
 _STYLES = (("o", "#4477aa", True), ("s", "#cc6677", False))  # marker, colour, filled
+_COLUMNS = 4
 
 
 def draw_folds(
@@ -28,10 +29,14 @@ def draw_folds(
         path: the PNG to write.
         title: a line above the picture.
     """
-    size = (max(2.6, 0.45 * len(folds) + 1.6) * len(scores), 3.0)
-    figure, all_axes = plt.subplots(1, len(scores), figsize=size, layout="constrained", squeeze=False)
+    columns = min(len(scores), _COLUMNS)
+    rows = -(-len(scores) // columns)
+    size = (max(2.6, 0.45 * len(folds) + 1.6) * columns, 2.6 * rows + 0.4)
+    figure, all_axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for axes in all_axes.flat[len(scores) :]:
+        axes.set_axis_off()
     places = np.arange(len(folds))
-    for axes, (score, kinds) in zip(all_axes[0], scores.items(), strict=True):
+    for axes, (score, kinds) in zip(all_axes.flat, scores.items(), strict=False):
         for (kind, given), (marker, colour, filled), shift in zip(kinds.items(), _STYLES, (-0.1, 0.1), strict=False):
             values = np.array([np.nan if value is None else value for value in given])
             axes.plot(places + shift, values, marker, color=colour, mfc=colour if filled else "white", ms=6, label=kind)
