@@ -89,7 +89,7 @@ class ShardSource:
         if not self._first[-1]:
             raise ValueError(f"{self.name}: the index holds no clips; write the shards again, or see its rejects.csv")
         self.fingerprint = digest_of(digests)
-        self.media_digest = digest_of(sorted(checksums))
+        self.media_digest = digest_of(sorted(map(str, checksums)))  # a damaged index may hold anything
         """Changes with the bytes of the shards, and not with where they lie or in which order they were named."""
         self._refuse_repeated_ids()
 
