@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ import pandas as pd
 from finetune.evaluation import Evaluation, is_score, table_intervals
 from hicmae.data.splits import TEST
 from hicmae.metrics import categorical_scores, dimensional_scores
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINTS = ("best", "last")
 # What the folds of one configuration share, and a report of all of them says once.
@@ -43,6 +46,12 @@ def collect_folds(folders: Mapping[int, Path], missing: Mapping[int, str]) -> di
     contents = {fold: json.loads((folder / "metrics.json").read_text()) for fold, folder in sorted(folders.items())}
     first = next(iter(contents.values()))["about"]
     names = [name for name in CHECKPOINTS if all(name in content for content in contents.values())]
+    for name in set(CHECKPOINTS) - set(names):
+        if there := [str(fold) for fold, content in contents.items() if name in content]:
+            logger.warning(
+                "the report leaves out the %s checkpoint: of %d folds only %s had one (a training that ends before its "
+                "first validation has no best)", name, len(contents), ", ".join(there),
+            )  # fmt: skip
     tables = {fold: pd.read_parquet(folder / "predictions.parquet") for fold, folder in sorted(folders.items())}
     folds: dict[str, Any] = {}
     for fold, content in contents.items():

@@ -23,6 +23,7 @@ from sklearn import metrics as sk
 import finetune.folds
 from finetune.__main__ import main
 from finetune.evaluation import Evaluation
+from finetune.fold_results import collect_folds
 from finetune.jobs import LOG, Job
 from finetune.protocol import Protocol
 from finetune.settings import check_unchanged, resolve
@@ -189,6 +190,19 @@ def test_a_failing_fold_is_named_and_the_others_go_on(
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_a_checkpoint_that_not_every_fold_has_is_said_to_be_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders = {fold: tmp_path / str(fold) for fold in (1, 2)}
+    for fold, folder in folders.items():
+        leave_results(folder, fold)
+    metrics = json.loads((folders[1] / "metrics.json").read_text())
+    del metrics["best"]
+    (folders[1] / "metrics.json").write_text(json.dumps(metrics))
+    assert list(collect_folds(folders, {})["mean"]) == ["last"]
+    assert "leaves out the best checkpoint: of 2 folds only 2 had one" in caplog.text
+
+
 def test_some_folds_only_in_the_run_directory_of_the_settings(manifest: Path, tmp_path: Path, jobs: list[Any]) -> None:
     root = tmp_path / "root"
     assert main(arguments(manifest, None, "--folds", "3,1", f"--trainer.default_root_dir={root}")) == 0
