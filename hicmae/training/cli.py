@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import torch
+import torch.distributed as dist
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
@@ -146,6 +147,7 @@ def run_job(name: str, job: Callable[[], Any]) -> int:
     try:
         job()
     except RunIsFinishedError:
+        _leave_group()
         return 0
     except (NonFiniteLossError, CheckpointNotWrittenError, DataStoppedError, UnusableDataError) as error:
         sys.stderr.write(f"{name}: error: {error}\n")
@@ -155,4 +157,14 @@ def run_job(name: str, job: Callable[[], Any]) -> int:
             raise
         sys.stderr.write(f"{name}: error: {error}\n")
         return 2
+    _leave_group()
     return 0
+
+
+def _leave_group() -> None:
+    """Leave the group of processes before the interpreter ends: threads of gloo that still run then abort the process.
+
+    Not after an error: another rank may never come to what this one would wait for.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
