@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from hicmae.benchmarks.card import Card, Expected, Native, Published, not_this_corpus
@@ -11,6 +10,7 @@ from hicmae.benchmarks.label_files import read_table
 from hicmae.benchmarks.media_files import MediaFiles
 from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
+from hicmae.data.manifest import finite_number
 
 EMOTIONS = {
     "neutral": "neutral",
@@ -64,19 +64,11 @@ def _read_part(table: Path, media: MediaFiles, split: str, earlier: set[str], co
             collected.reject(name, "unknown_label", detail)
         else:
             labels: dict[str, str | float] = {"emotion": EMOTIONS[emotion]}
-            if (valence := _number(row.get("valence", ""))) is not None:
+            if (valence := finite_number(row.get("valence", ""))) is not None:
                 labels["valence"] = valence
             collected.add(media.clip(name, split=split, labels=labels))
         here.add(name)
     return here
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 MER2023 = Card(

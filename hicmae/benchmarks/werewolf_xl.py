@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from hicmae.benchmarks.collected import Collected
 from hicmae.benchmarks.label_files import bad_line, csv_header, read_table
 from hicmae.benchmarks.media_walk import find_media
 from hicmae.data.labels import LabelSpec
+from hicmae.data.manifest import finite_number
 
 FOLDS, SESSIONS_PER_FOLD = 5, 6
 DIMENSIONS = ("valence", "arousal", "dominance")
@@ -61,7 +61,7 @@ def _read(root: Path) -> Native:
             if row.get("group", "speaker").lower() != "speaker":
                 collected.left_out[f"group {row['group']}"] += 1
                 continue
-            values = {target: _number(row[column]) for target, column in columns.items()}
+            values = {target: finite_number(row[column]) for target, column in columns.items()}
             if problem := _problem(name, values):
                 collected.reject(name, problem[0], f"{place}: {problem[1]}")
                 continue
@@ -123,14 +123,6 @@ def _people(logs: list[Path]) -> dict[str, str]:
                     problem = f"the same person throughout: {seat} was {people[seat]} in an earlier line"
                     raise bad_line(path, number, ", ".join(cells), problem)
     return people
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 WEREWOLF_XL = Card(

@@ -267,7 +267,7 @@ def _parse_row(values: dict[str, str], label_columns: list[str], root: Path) -> 
     times: dict[str, float | None] = {}
     for name in ("start_s", "end_s"):
         text = values.get(name, "")
-        times[name] = _number(text) if text else None
+        times[name] = finite_number(text) if text else None
         if text and (times[name] is None or times[name] < 0):  # type: ignore[operator]
             problems.append(f"{name} {text!r} is not a time; use seconds from the start of the file, 0 or more")
             times[name] = None
@@ -290,7 +290,7 @@ def _parse_row(values: dict[str, str], label_columns: list[str], root: Path) -> 
         if not text:
             continue
         if name in NUMBER_LABELS:
-            number = _number(text)
+            number = finite_number(text)
             if number is None:
                 problems.append(f"{name} {text!r} is not a number; write a number, or leave it empty when unknown")
             else:
@@ -324,8 +324,8 @@ def _square(text: str) -> tuple[int, int, int] | None:
     return (top, left, side) if side else None
 
 
-def _number(text: str) -> float | None:
-    """A finite number, or None."""
+def finite_number(text: str) -> float | None:
+    """The number that a cell of a table holds, or None where it holds no finite one."""
     try:
         number = float(text)
     except ValueError:
