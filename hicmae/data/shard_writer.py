@@ -26,6 +26,7 @@ from hicmae import __version__
 from hicmae.data.manifest import Clip, Manifest
 from hicmae.data.packed import PackedClip, Reject, Shard
 from hicmae.data.processes import end_with_parent, obey_signals, worker_context
+from hicmae.data.remembered import differences
 from hicmae.data.shard_index import INDEX_NAME, ShardIndex, write_json
 from hicmae.data.shard_pack import pack_clip
 from hicmae.data.shard_plan import ShardPlan, SizeEstimate, estimate_sizes, plan_shards
@@ -144,13 +145,7 @@ def _claim(folder: Path, plan: ShardPlan, manifest: Manifest) -> None:
         "plan": plan.digest,
     }
     if file.exists():
-        try:
-            there = json.loads(file.read_text(encoding="utf-8"))
-            differing = {name: there.get(name) for name in values if there.get(name) != values[name]}
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{file}: damaged ({error}); remove {folder} and write again") from error
-        if differing:
-            what = ", ".join(f"{name}: {old!r} there, {values[name]!r} now" for name, old in differing.items())
+        if what := differences(file, values):
             raise ValueError(
                 f"{folder} holds shards of another manifest or of other options ({what}); write to another folder, or "
                 "remove this one"

@@ -6,7 +6,6 @@ all clips are done, ``manifest.csv``, ``rejects.csv`` and ``sheet.png``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from hicmae.data.file_lock import hold_folder, remove_drafts
 from hicmae.data.manifest import Clip, Manifest, write_manifest
 from hicmae.data.packed import Reject, write_rejects
 from hicmae.data.processes import in_processes
+from hicmae.data.remembered import differences
 from hicmae.data.shard_index import REJECTS_NAME, write_json
 from hicmae.faces.cut import FaceCut, doubts
 from hicmae.faces.detector import make_detector, use_one_thread
@@ -115,13 +115,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Say how the clips of the folder are made, or refuse one whose clips were made otherwise."""
     file = folder / SETTINGS_NAME
     if file.exists():
-        try:
-            there = json.loads(file.read_text(encoding="utf-8"))
-            differing = {name: there.get(name) for name in settings if there.get(name) != settings[name]}
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{file}: damaged ({error}); remove {folder} and write again") from error
-        if differing:
-            what = ", ".join(f"{name}: {old!r} there, {settings[name]!r} now" for name, old in differing.items())
+        if what := differences(file, settings):
             raise ValueError(
                 f"{folder} holds face clips made with other settings ({what}); write to another folder, or remove it"
             )
