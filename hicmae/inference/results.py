@@ -1,0 +1,61 @@
+"""What a recogniser says of a file.
+
+Shapes: S windows, C classes, K dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hicmae.backbone import Modality
+from hicmae.heads import Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowPrediction:
+    """One window of a file."""
+
+    start_s: float
+    """On the file's clock, in seconds."""
+    end_s: float
+    modalities: tuple[Modality, ...]
+    """What the window had: picture, sound, or both."""
+    probabilities: NDArray[np.float32] | None
+    """float32 (C,), sums to 1; ``None`` without a categorical target."""
+    values: NDArray[np.float32] | None
+    """float32 (K,); ``None`` without a dimensional target."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilePrediction:
+    """All windows of a file, and what they say together."""
+
+    name: str
+    """The path as it was given, or the clip's id."""
+    duration_s: float
+    targets: Targets
+    windows: tuple[WindowPrediction, ...]
+    """In order of time, at least one."""
+    warnings: tuple[str, ...]
+    """What the user ought to know: a picture that looks like no face crop, a file shorter than a window, ..."""
+
+    @property
+    def probabilities(self) -> NDArray[np.float32] | None:
+        """float32 (C,): the mean over the windows, as in the paper's test; ``None`` without a categorical target."""
+        rows = [window.probabilities for window in self.windows if window.probabilities is not None]
+        return np.mean(rows, axis=0, dtype=np.float64).astype(np.float32) if rows else None
+
+    @property
+    def values(self) -> NDArray[np.float32] | None:
+        """float32 (K,): the mean over the windows; ``None`` without a dimensional target."""
+        rows = [window.values for window in self.windows if window.values is not None]
+        return np.mean(rows, axis=0, dtype=np.float64).astype(np.float32) if rows else None
+
+    @property
+    def label(self) -> str | None:
+        """The most probable class; ``None`` without a categorical target."""
+        probabilities = self.probabilities
+        return None if probabilities is None else self.targets.classes[int(probabilities.argmax())]
