@@ -45,17 +45,20 @@ class FilePrediction:
     @property
     def probabilities(self) -> NDArray[np.float32] | None:
         """float32 (C,): the mean over the windows, as in the paper's test; ``None`` without a categorical target."""
-        rows = [window.probabilities for window in self.windows if window.probabilities is not None]
-        return np.mean(rows, axis=0, dtype=np.float64).astype(np.float32) if rows else None
+        return _mean([window.probabilities for window in self.windows])
 
     @property
     def values(self) -> NDArray[np.float32] | None:
         """float32 (K,): the mean over the windows; ``None`` without a dimensional target."""
-        rows = [window.values for window in self.windows if window.values is not None]
-        return np.mean(rows, axis=0, dtype=np.float64).astype(np.float32) if rows else None
+        return _mean([window.values for window in self.windows])
 
     @property
     def label(self) -> str | None:
         """The most probable class; ``None`` without a categorical target."""
         probabilities = self.probabilities
         return None if probabilities is None else self.targets.classes[int(probabilities.argmax())]
+
+
+def _mean(rows: list[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+    given = [row for row in rows if row is not None]
+    return np.stack(given).mean(axis=0, dtype=np.float64).astype(np.float32) if given else None
