@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hicmae.data.file_lock import hold_folder, hold_lock_if_free
-from hicmae.data.manifest import Clip
-from hicmae.faces.face_clip import FACE_SIZE, write_tracked
+from hicmae.faces.face_clip import FACE_SIZE, write_square
 from hicmae.faces.tracker import FaceNotFoundError, FaceTrack, FaceTracker
 from hicmae.media.clip import DecodeError
 
@@ -33,15 +32,29 @@ class PassingClip:
 
 
 @contextmanager
-def passing_face_clip(clip: Clip, tracker: FaceTracker, *, size: int = FACE_SIZE) -> Iterator[PassingClip]:
-    """Write the face clip of all of a clip that shows a face at all; it is gone afterwards.
+def passing_face_clip(
+    video: Path | bytes,
+    audio: Path | bytes | None,
+    tracker: FaceTracker,
+    *,
+    span_s: tuple[float, float] | None = None,
+    square: tuple[int, int, int] | None = None,
+    size: int = FACE_SIZE,
+    name: str,
+) -> Iterator[PassingClip]:
+    """Write the face clip of a clip in which a face is seen at all; it is gone afterwards.
 
     A process that is killed leaves its folder behind, which the next one removes.
 
     Args:
-        clip: what to take, as for ``write_face_clip``. A clip without its video's name is called by its id.
-        tracker: how the face is followed; its ``min_share`` is that of a clip and does not matter here.
+        video: a media file with a picture, or what is in it.
+        audio: a sound file on the same clock that replaces its sound.
+        tracker: how the face is followed. Its ``min_share`` does not matter: of an hour, the part with a face counts,
+            however short, and the track tells which part that is.
+        span_s: take only these seconds (start, end) of the file.
+        square: look within (top, left, side) alone, in pixels of the displayed picture.
         size: side of the picture in pixels.
+        name: what errors call this clip.
 
     Raises:
         DecodeError: the file cannot be decoded, or no frame shows a face (``no_face``).
@@ -50,16 +63,17 @@ def passing_face_clip(clip: Clip, tracker: FaceTracker, *, size: int = FACE_SIZE
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
         with hold_folder(folder):
-            out = folder / "face.mp4"
+            out, patient = folder / "face.mp4", replace(tracker, min_share=1e-9)
             try:
-                # Of an hour, the part with a face counts, however short; which part that is, the track knows.
-                track = write_tracked(clip, replace(tracker, min_share=1e-9), out, size=size, region=None)
+                track = write_square(
+                    video, audio, patient, out, span_s=span_s, square=square, size=size, region=None, name=name
+                )  # fmt: skip
             except FaceNotFoundError as error:
                 raise DecodeError(
-                    error.name,
+                    name,
                     FaceNotFoundError.reason,
                     f"no face in any of the {error.looked} frames looked at",
-                    "drop the file; or leave the tracking of faces out, if it shows nothing but a face",
+                    "drop it; or do not look for faces, if the whole picture is one",
                 ) from None
             yield PassingClip(path=out, start_s=float(track.times_s[0]), track=track)
     finally:

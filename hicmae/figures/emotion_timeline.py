@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -48,8 +50,8 @@ def emotion_timeline(prediction: FilePrediction) -> Figure:
     """The picture, as a figure that no window of matplotlib knows of: it may be drawn in any thread."""
     classes, dimensions = bool(prediction.targets.classes), bool(prediction.targets.dimensions)
     heights = ([0.28, 2.7] if classes else []) + ([2.0] if dimensions else [])
-    figure = Figure(figsize=(11, 1.3 + sum(heights)), layout="constrained")
-    figure.get_layout_engine().set(hspace=0.01, h_pad=0.03)
+    layout = ConstrainedLayoutEngine(hspace=0.01, h_pad=0.03)
+    figure = Figure(figsize=(11, 1.3 + sum(heights)), layout=layout)
     axes = figure.subplots(len(heights), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     spans = window_spans(prediction.windows)
     if classes:
@@ -58,7 +60,7 @@ def emotion_timeline(prediction: FilePrediction) -> Figure:
         _draw_shares(axes[1], columns, spans)
     if dimensions:
         _draw_values(axes[-1], prediction, spans)
-    _mark_left_out(axes[1 if classes else 0 :], prediction)
+    _mark_left_out(list(axes[1 if classes else 0 :]), prediction)
     _draw_times(axes[-1], prediction)
     figure.suptitle(_title(prediction), fontsize=11, x=0.01, ha="left")
     return figure
@@ -104,9 +106,11 @@ def _draw_winners(
     length = spans[-1, 1] - spans[0, 0]
     for first, last in _runs(names, spans):
         name, (begin, end) = names[first], (spans[first, 0], spans[last, 1])
-        axis.axvspan(begin, end, color=colours.get(name, _REST), lw=0)
+        colour = colours.get(name, _REST)
+        axis.axvspan(begin, end, color=colour, lw=0)
         if (end - begin) / length > _NAME_SHARE * (len(name) + 1):
-            axis.text((begin + end) / 2, 0.46, name, ha="center", va="center", color="white", fontsize=8, weight="bold")
+            ink = "black" if np.dot(to_rgb(colour), (0.3, 0.6, 0.1)) > 0.6 else "white"
+            axis.text((begin + end) / 2, 0.46, name, ha="center", va="center", color=ink, fontsize=8)
     axis.set_ylim(0, 1)
     axis.set_yticks([])
     axis.set_ylabel("winner", rotation=0, ha="right", va="center", fontsize=8)
@@ -127,11 +131,10 @@ def _runs(names: Sequence[str], spans: NDArray[np.float64]) -> list[tuple[int, i
 
 
 def _draw_shares(axis: Any, columns: Sequence[_Column], spans: NDArray[np.float64]) -> None:
-    floor = np.zeros(len(spans))
+    times, floor = _times(spans), np.zeros(len(spans))
     for column in columns:
         top = floor + column.shares
-        times, low, high = _steps(spans, floor), _steps(spans, floor, values=True), _steps(spans, top, values=True)
-        axis.fill_between(times, low, high, color=column.colour, lw=0)
+        axis.fill_between(times, _steps(spans, floor), _steps(spans, top), color=column.colour, lw=0)
         floor = top
     if len(spans) <= _FEW:
         axis.vlines(spans[1:, 0], 0, 1, color="white", lw=0.8)
@@ -147,11 +150,11 @@ def _draw_shares(axis: Any, columns: Sequence[_Column], spans: NDArray[np.float6
 
 def _draw_values(axis: Any, prediction: FilePrediction, spans: NDArray[np.float64]) -> None:
     values = np.stack([w.values for w in prediction.windows if w.values is not None]).astype(np.float64)
-    times = _steps(spans, values[:, 0])
+    times = _times(spans)
     for number, name in enumerate(prediction.targets.dimensions):
         column, colour = values[:, number], _COLOURS[number % len(_COLOURS)]
-        line = _steps(spans, column, values=True)
-        label = f"{_short(name)}  {column.mean():.2f}"
+        line = _steps(spans, column)
+        label = f"{_short(name)}  {column.mean():.2f}".replace("-0.00", "0.00")
         axis.plot(times, line, color=colour, lw=1.6 if len(spans) <= _FEW else 0.9, label=label)
     low, high = axis.get_ylim()
     if low < 0 < high:
@@ -168,12 +171,20 @@ _BESIDE: dict[str, Any] = dict(
 )
 
 
-def _steps(spans: NDArray[np.float64], column: NDArray[np.float64], *, values: bool = False) -> NDArray[np.float64]:
-    """Both ends of each window one after the other, with NaN where there is a gap: times, or ``column`` at them."""
-    pairs = np.stack([column, column], axis=1) if values else spans
-    gaps = np.flatnonzero(spans[1:, 0] > spans[:-1, 1] + _GAP_S) + 1
-    fill = np.full((len(gaps), 2), np.nan) if values else spans[gaps - 1, 1][:, None].repeat(2, axis=1)
-    return np.insert(pairs, gaps, fill, axis=0).ravel()
+def _times(spans: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Begin and end of each window, one after the other, and something where there is a gap."""
+    gaps = _gaps(spans)
+    return np.insert(spans, gaps, spans[gaps - 1, 1][:, None], axis=0).ravel()
+
+
+def _steps(spans: NDArray[np.float64], column: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The values of the windows at ``_times``, NaN in gaps, so that nothing is drawn there."""
+    return np.insert(np.stack([column, column], axis=1), _gaps(spans), np.nan, axis=0).ravel()
+
+
+def _gaps(spans: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Windows before which there is a gap."""
+    return np.flatnonzero(spans[1:, 0] > spans[:-1, 1] + _GAP_S) + 1
 
 
 def _mark_left_out(axes: Sequence[Any], prediction: FilePrediction) -> None:

@@ -14,7 +14,7 @@ from hicmae.backbone import MODALITIES, Modality
 from hicmae.config import InputSpec
 from hicmae.inference.items import Media, MediaItem
 from hicmae.media.clip import DecodedClip
-from hicmae.media.decode import OpenClip, open_clip, read_media_file
+from hicmae.media.decode import OpenClip, Picture, open_clip, read_media_file
 from hicmae.media.window import TOLERANCE_S
 
 _TOGETHER = 8
@@ -82,6 +82,11 @@ class FileWindows:
         self.padded = self.duration_s < window_s - TOLERANCE_S
         self.positions = _positions(self.duration_s - window_s, settings.hop_s or window_s, settings.middle)
         """Where the windows lie, from 0 (earliest) to 1 (latest): float64 (total,)."""
+
+    @property
+    def picture(self) -> Picture | None:
+        """The clip's picture, for those who want a look at some of its frames; None where it has none."""
+        return self._clip.picture
 
     @property
     def duration_s(self) -> float:
