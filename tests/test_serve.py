@@ -140,11 +140,11 @@ def test_a_dropped_file_is_answered_as_the_predictor_answers_and_deleted_afterwa
     assert marker["x"] == pytest.approx(x, abs=0.02 * box["width"])
 
     assert len(laid_down()) == 1
-    page.close()
-    deadline = time.monotonic() + 10
-    while laid_down() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    page.click("[aria-label=Clear]")
+    page.wait_for_selector("#status .hint")
+    assert not page.locator(".timeline, #details .warning").count()
     assert not laid_down()
+    page.close()
 
 
 def test_a_corrupt_file_gets_a_sentence(site, folder):
@@ -156,7 +156,12 @@ def test_a_corrupt_file_gets_a_sentence(site, folder):
     assert os.environ["GRADIO_TEMP_DIR"] not in message
     assert "Traceback" not in page.content()
     assert not page.locator("#stop").is_visible()
+    assert len(laid_down()) == 1
     page.close()
+    deadline = time.monotonic() + 10
+    while laid_down() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not laid_down()
 
 
 def test_windows_appear_as_they_come_and_the_button_stops_the_rest(site, folder, predictor, monkeypatch):

@@ -60,12 +60,13 @@ def serving(predictor: Predictor, *, host: str = LOCAL[0], port: int = 7860, max
         from hicmae.serve.look import CSS, FONTS, SCRIPT
         from hicmae.serve.page import Visits, build_page
 
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks its own server whether it is up
         page = build_page(predictor, Visits(Path(folder)), max_mb=max_mb)
         try:
             page.queue(max_size=16)
             _, address, _ = page.launch(
                 server_name=host, server_port=port, share=False, inbrowser=False, prevent_thread_lock=True, quiet=True,
-                max_file_size=max_mb * 1_000_000, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False,
+                max_file_size=f"{max_mb}mb", ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False,
                 footer_links=[], theme=gr.themes.Soft(primary_hue="blue", font=FONTS, font_mono=("monospace",)),
                 css=CSS, head=SCRIPT, app_kwargs={"middleware": [Middleware(_Policy)]},
             )  # fmt: skip
