@@ -121,11 +121,7 @@ def _results(provenance: Mapping[str, Any]) -> str:
 
 
 def _making(provenance: Mapping[str, Any]) -> str:
-    apart = ("metrics", "intervals", "recipe")
-    lines = ["## How it was made", ""]
-    lines += [f"- {name}: {_show(value)}" for name, value in provenance.items() if name not in apart]
-    if len(lines) == 2:
-        lines.append("Whoever exported it did not say.")
+    lines = ["## How it was made", "", *(_account(provenance) or ["Whoever exported it did not say."])]
     if recipe := provenance.get("recipe"):
         shown = json.dumps(recipe, indent=2)
         lines += ["", "<details><summary>All settings of the run</summary>", "", "```json", shown, "```", "",
@@ -133,11 +129,25 @@ def _making(provenance: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
+def _account(provenance: Mapping[str, Any], indent: str = "") -> list[str]:
+    """A line for each thing known; what is known of the weights that a run started from, a level deeper."""
+    lines = []
+    for name, value in provenance.items():
+        if name in ("metrics", "intervals", "recipe"):
+            continue
+        earlier = value.get("provenance", {}) if isinstance(value, Mapping) else {}
+        shown = {key: one for key, one in value.items() if key != "provenance"} if earlier else value
+        lines.append(f"{indent}- {name}: {_show(shown)}{'; made by:' if earlier else ''}")
+        lines += _account(earlier, indent + "  ")
+    return lines
+
+
 def _show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     if isinstance(value, Mapping):
         return ", ".join(
-            f"{name} {_show(one)}" for name, one in value.items() if name not in ("recipe", "provenance", "metrics")
+            f"{name} ({_show(one)})" if isinstance(one, Mapping) else f"{name} {_show(one)}"
+            for name, one in value.items()
         )
     return "none" if value is None else str(value)

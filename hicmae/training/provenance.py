@@ -46,7 +46,7 @@ class RunProvenance(Callback):
             "precision": str(trainer.precision),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "hicmae": __version__,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a class of torch's own, which a checkpoint must not hold
             "revision": git_revision(),
         }
 
