@@ -58,6 +58,34 @@ def test_finetuned_goldens_go_to_a_folder_and_back_bit_for_bit(tmp_path, capsys,
     assert same(found, state)
 
 
+def test_pretrained_goldens_keep_their_decoders_when_asked_and_go_back_bit_for_bit(tmp_path, capsys):
+    assert convert(PRETRAIN_STATE, tmp_path / "folder", "--with-decoder", *PRETRAINED) == 0
+    assert convert(tmp_path / "folder", tmp_path / "back.safetensors") == 0
+    state = load_file(PRETRAIN_STATE)
+    assert same(load_file(tmp_path / "back.safetensors"), state)
+    assert convert(PRETRAIN_STATE, tmp_path / "encoders", *PRETRAINED) == 0
+    assert convert(tmp_path / "encoders", tmp_path / "encoders.safetensors") == 0
+    assert "encoders and fusion alone" in capsys.readouterr().out
+    encoders = load_file(tmp_path / "encoders.safetensors")
+    assert same(encoders, {n: v for n, v in state.items() if n.startswith("encoder") and "to_decoder" not in n})
+
+
+@pytest.mark.parametrize("job", ["pretrain", "finetune"])
+def test_our_checkpoints_go_to_files_that_read_as_the_same_model(tmp_path, job):
+    torch.manual_seed(0)
+    model = (
+        hicmae.HiCMAE(TINY) if job == "pretrain" else hicmae.EmotionRecognizer(hicmae.Backbone(TINY), categorical(3))
+    )
+    about = {"job": job, "model": TINY.to_dict(), "input": hicmae.InputSpec.for_model(TINY).to_dict()}
+    if job == "finetune":
+        about |= {"targets": {"classes": ["a", "b", "c"], "dimensions": []}, "modalities": ["video", "audio"]}
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"hicmae": about, "state_dict": state}, tmp_path / "last.ckpt")
+    assert convert(tmp_path / "last.ckpt", tmp_path / "theirs.pth") == 0
+    load = reference.load_pretraining if job == "pretrain" else reference.load_recognizer
+    assert same(load(tmp_path / "theirs.pth", TINY).state_dict(), model.state_dict())
+
+
 def test_report_names_every_name_of_both_sides_once(tmp_path):
     assert convert(PRETRAIN_STATE, tmp_path / "folder", *PRETRAINED, "--report", tmp_path / "names.csv") == 0
     rows, state = table(tmp_path / "names.csv"), load_file(PRETRAIN_STATE)
@@ -280,7 +308,7 @@ def test_values_that_are_no_numbers_are_refused(tmp_path, capsys):
 
 def test_recognisers_that_the_reference_cannot_hold():
     audio = hicmae.EmotionRecognizer(hicmae.Backbone(TINY), categorical(3), modalities=["audio"])
-    with pytest.raises(ValueError, match="uses audio alone"):
+    with pytest.raises(ValueError, match="recogniser was trained with audio alone"):
         reference.to_reference(audio)
     both = Targets(classes=("a", "b"), dimensions=("v",))
     with pytest.raises(ValueError, match="classes and dimensions"):

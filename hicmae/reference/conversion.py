@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 
 from hicmae.backbone import Backbone
 from hicmae.checkpoint import (
-    _read_training_checkpoint,
     load_backbone,
     load_recognizer,
     read_export,
+    read_pretraining,
     read_recognizer,
     save_export,
 )
@@ -164,7 +164,8 @@ def write_ours(found: Conversion, out: str | Path, *, with_decoder: bool) -> Pat
     assert found.spec is not None
     model = found.model
     if isinstance(model, HiCMAE):
-        return save_export(out, model.backbone, spec=found.spec, provenance=found.provenance)
+        decoder = model if with_decoder else None
+        return save_export(out, model.backbone, spec=found.spec, provenance=found.provenance, decoder=decoder)
     return save_export(out, model, spec=found.spec, provenance=found.provenance)
 
 
@@ -188,14 +189,14 @@ def read_ours(path: str | Path) -> Conversion:
 def _our_model(path: Path) -> Model:
     if path.is_dir() and read_export(path).targets is not None:
         return load_recognizer(path)[0]
+    pretraining = read_pretraining(path)
+    if pretraining is not None:
+        return pretraining
     if path.is_dir():
         return load_backbone(path)[0]
-    if (recognizer := read_recognizer(path)) is not None:
-        return recognizer
-    about, state = _read_training_checkpoint(path)
-    model = HiCMAE(ModelConfig.from_dict(about["model"]))
-    model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
-    return model
+    recognizer = read_recognizer(path)
+    assert recognizer is not None, "a training checkpoint is of pre-training or of fine-tuning"
+    return recognizer
 
 
 def write_theirs(found: Conversion, out: str | Path) -> Path:

@@ -87,14 +87,13 @@ def to_reference(model: Model) -> dict[str, Tensor]:
 
 def to_reference_rows(model: Model) -> list[tuple[NameRow, Tensor | None]]:
     """Every name of the model with its value under the reference's name; ``None`` where it is dropped."""
-    if isinstance(model, EmotionRecognizer):
-        if model.modalities != MODALITIES:
-            raise ValueError(
-                f"this recogniser uses {model.modalities[0]} alone; its head has no counterpart in the reference's "
-                "audio-visual model"
-            )
-        if model.head.classifier is not None and model.head.regressor is not None:
-            raise ValueError("this recogniser has classes and dimensions; the reference's head has only one of them")
+    if not isinstance(model, HiCMAE) and tuple(model.modalities) != MODALITIES:
+        raise ValueError(
+            f"this {'recogniser' if isinstance(model, EmotionRecognizer) else 'backbone'} was trained with "
+            f"{model.modalities[0]} alone; the reference's audio-visual model has no counterpart"
+        )
+    if isinstance(model, EmotionRecognizer) and model.targets.classes and model.targets.dimensions:
+        raise ValueError("this recogniser has classes and dimensions; the reference's head has only one of them")
     config = _config_of(model)
     rows: list[tuple[NameRow, Tensor | None]] = []
     for name, value in model.state_dict().items():
@@ -134,7 +133,7 @@ def match(model: Model, file: ReferenceFile) -> tuple[list[NameRow], dict[str, T
     rows: list[NameRow] = []
     fitting: dict[str, Tensor] = {}
     seen: set[str] = set()
-    dimensional = isinstance(model, EmotionRecognizer) and model.head.classifier is None
+    dimensional = isinstance(model, EmotionRecognizer) and not model.targets.classes
     tables = position_tables(file.state)
     for theirs, value in file.state.items():
         original, shape = file.original_names[theirs], tuple(value.shape)
