@@ -136,11 +136,13 @@ def _notes(
         if not isinstance(model, HiCMAE) and (name.startswith("decoder_") or name == "taps"):
             continue
         sources.setdefault(origin, []).append(f"{name}={getattr(config, name)}")
+    for name in ("frame_interval_s", "audio_seconds"):
+        told = "settings in the file" if "sampling_rate" in file.settings else "the paper"
+        sources.setdefault("given" if name in wanted.config else told, []).append(f"{name}={getattr(spec, name)}")
+    assumed = sources.pop("the paper", [])
     notes = [f"from {origin}: {', '.join(values)}" for origin, values in sources.items()]
-    timing = "settings in the file" if "sampling_rate" in file.settings else "the paper"
-    notes.append(
-        f"frame_interval_s={spec.frame_interval_s}, audio_seconds={spec.audio_seconds}; unless given: {timing}"
-    )
+    if assumed:
+        notes.append(f"not told by the file, so the paper's, unless --config says it: {', '.join(assumed)}")
     if isinstance(model, EmotionRecognizer) and not (wanted.classes or wanted.dimensions):
         notes.append("the file names no outputs: taken for classes and numbered; --classes or --dimensions names them")
     return notes
