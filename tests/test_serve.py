@@ -195,6 +195,27 @@ def test_the_page_talks_to_its_own_server_alone(site):
     assert hosts <= {"127.0.0.1", "::1", "localhost"}
 
 
+def test_a_file_that_two_pages_brought_is_deleted_with_the_second_and_nothing_outside_the_folder(chromium, tmp_path):
+    from hicmae.serve.page import Visits
+
+    visits, watch = Visits(tmp_path / "uploads"), Watch(None, None)  # type: ignore[arg-type]
+    shared, outside = tmp_path / "uploads" / "hash" / "a.mp4", tmp_path / "mine" / "b.mp4"
+    for path in (shared, outside):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x")
+    visits.begin("one", shared, watch)
+    visits.begin("two", shared, watch)
+    visits.begin("three", outside, watch)
+    visits.end("one")
+    assert shared.exists()
+    visits.begin("two", shared, watch)  # the same file once more
+    assert shared.exists()
+    visits.end("two")
+    visits.end("three")
+    assert not shared.exists()
+    assert outside.exists()
+
+
 # ---------------------------------------------------------------- without a browser
 
 

@@ -20,6 +20,8 @@ _POLICY = (
     "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; connect-src 'self' data: blob:; object-src 'none'; "
     "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
+_WAITING = 16
+"""Most files that wait for their turn."""
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -63,13 +65,24 @@ def serving(predictor: Predictor, *, host: str = LOCAL[0], port: int = 7860, max
         logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks its own server whether it is up
         page = build_page(predictor, Visits(Path(folder)), max_mb=max_mb)
         try:
-            page.queue(max_size=16)
-            _, address, _ = page.launch(
-                server_name=host, server_port=port, share=False, inbrowser=False, prevent_thread_lock=True, quiet=True,
-                max_file_size=f"{max_mb}mb", ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False,
-                footer_links=[], theme=gr.themes.Soft(primary_hue="blue", font=FONTS, font_mono=("monospace",)),
-                css=CSS, head=SCRIPT, app_kwargs={"middleware": [Middleware(_Policy)]},
-            )  # fmt: skip
+            page.queue(max_size=_WAITING)
+            launch: dict[str, Any] = dict(
+                server_name=f"[{host}]" if ":" in host else host,
+                server_port=port,
+                share=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                max_file_size=f"{max_mb}mb",
+                ssr_mode=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                footer_links=[],
+                theme=gr.themes.Soft(primary_hue="blue", font=FONTS, font_mono=("monospace",)),
+                css=CSS,
+                head=SCRIPT,
+                app_kwargs={"middleware": [Middleware(_Policy)]},
+            )
+            _, address, _ = page.launch(**launch)
             yield address
         finally:
             page.close(verbose=False)
