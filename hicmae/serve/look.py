@@ -11,7 +11,7 @@ CSS = """
 .about h1 { margin: .3rem 0 .5rem; }
 .hint { border: 1.5px dashed #8888; border-radius: 10px; padding: 9.4rem 1rem; text-align: center; }
 .progress { display: flex; align-items: center; gap: .9rem; font-variant-numeric: tabular-nums; min-height: 2.9rem; }
-.progress progress { flex: 1; height: .6rem; accent-color: #4477aa; }
+.progress .track { flex: 1; }
 .problem { border-left: 5px solid #c0392b; background: #c0392b18; border-radius: 6px; padding: .8rem 1rem;
            line-height: 1.5; overflow-wrap: anywhere; }
 .problem.stopped { border-color: #888; background: #8882; }
@@ -26,8 +26,8 @@ CSS = """
 .bar { display: grid; grid-template-columns: minmax(4.5rem, 8rem) 1fr 3.4rem; gap: .7rem; align-items: center;
        font-size: .9rem; line-height: 1.55; }
 .bar .name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.bar .track { background: #8882; border-radius: 4px; height: .65rem; overflow: hidden; }
-.bar .fill { display: block; height: 100%; background: #4477aa; border-radius: 4px; }
+.track { background: #8882; border-radius: 4px; height: .65rem; overflow: hidden; }
+.fill { display: block; height: 100%; background: #4477aa; border-radius: 4px; }
 .bar .number { text-align: right; font-variant-numeric: tabular-nums; }
 .downloads { display: flex; gap: .6rem; margin-top: .8rem; flex-wrap: wrap; }
 .download { border: 1px solid #8886; border-radius: 7px; padding: .3rem .8rem; font-size: .9rem;

@@ -18,7 +18,7 @@ from hicmae.serve import panels
 from hicmae.serve.watch import SoFar, Watch
 
 _LEAST_S = 0.8
-"""Between two drawings of an unfinished timeline; also at least four times what a drawing takes."""
+"""Between two drawings of an unfinished timeline; also at least twice what a drawing takes."""
 _SWEEP_S = (600, 12 * 3600)
 """How often leftovers are looked for, and how old they are when deleted: a page whose closing was not noticed."""
 
@@ -80,8 +80,8 @@ def build_page(predictor: Predictor, visits: Visits, *, max_mb: int) -> gr.Block
                 if state.windows and now >= draw_at:
                     line = panels.timeline(panels.partial(name, state.windows, predictor.targets, predictor.name))
                     drawn = time.monotonic()
-                    draw_at = drawn + max(_LEAST_S, 4 * (drawn - now))
-                yield panels.progress(state), line, "", gr.update(visible=True)
+                    draw_at = drawn + max(_LEAST_S, 2 * (drawn - now))
+                yield panels.progress(state, faces=predictor.faces), line, "", gr.update(visible=True)
             elif isinstance(state, FilePrediction):
                 yield panels.verdict(state), panels.timeline(state), panels.details(state), gr.update(visible=False)
             else:

@@ -35,15 +35,15 @@ def about(predictor: Predictor, *, max_mb: int) -> str:
     )
 
 
-def progress(state: SoFar) -> str:
+def progress(state: SoFar, *, faces: bool) -> str:
     """How many windows are done, how fast, and how long the rest will take."""
     if not state.done:
-        return '<div class="progress"><progress></progress><span>reading the file …</span></div>'
+        return f'<div class="progress">{"following the face" if faces else "reading the file"} …</div>'
     rate = state.done / max(state.seconds, 1e-9)
     left = (state.total - state.done) / rate
     return (
-        f'<div class="progress"><progress max="{state.total}" value="{state.done}"></progress>'
-        f"<span>window {state.done} of {state.total} · {rate:.1f} a second · about {_duration(left)} left</span></div>"
+        f'<div class="progress"><span class="track"><span class="fill" style="width:{state.done / state.total:.2%}">'
+        f"</span></span><span>window {state.done} of {state.total} · {rate:.1f} a second · about {_duration(left)} left</span></div>"
     )
 
 
