@@ -41,10 +41,8 @@ def progress(state: SoFar, *, faces: bool) -> str:
         return f'<div class="progress">{"following the face" if faces else "reading the file"} …</div>'
     rate = state.done / max(state.seconds, 1e-9)
     left = (state.total - state.done) / rate
-    return (
-        f'<div class="progress"><span class="track"><span class="fill" style="width:{state.done / state.total:.2%}">'
-        f"</span></span><span>window {state.done} of {state.total} · {rate:.1f} a second · about {_duration(left)} left</span></div>"
-    )
+    text = f"window {state.done} of {state.total} · {rate:.1f} a second · about {_duration(left)} left"
+    return f'<div class="progress">{_track(state.done / state.total)}<span>{text}</span></div>'
 
 
 def failure(state: Failed | Stopped) -> str:
@@ -118,10 +116,12 @@ def _document(prediction: FilePrediction) -> dict[str, object]:
 
 
 def _bar(name: str, share: float) -> str:
-    return (
-        f'<div class="bar"><span class="name">{escape(name)}</span><span class="track">'
-        f'<span class="fill" style="width:{share:.2%}"></span></span><span class="number">{share:.1%}</span></div>'
-    )
+    number = f'<span class="number">{share:.1%}</span>'
+    return f'<div class="bar"><span class="name">{escape(name)}</span>{_track(share)}{number}</div>'
+
+
+def _track(share: float) -> str:
+    return f'<span class="track"><span class="fill" style="width:{share:.2%}"></span></span>'
 
 
 def _warning(text: str) -> str:
