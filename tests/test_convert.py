@@ -16,6 +16,7 @@ from torch import Tensor
 
 import hicmae
 from hicmae import reference
+from hicmae.checkpoint import read_backbone
 from hicmae.cli import main
 from hicmae.heads import Targets, categorical, dimensional
 from hicmae.patches import sinusoid_positions
@@ -68,6 +69,8 @@ def test_pretrained_goldens_keep_their_decoders_when_asked_and_go_back_bit_for_b
     assert "encoders and fusion alone" in capsys.readouterr().out
     encoders = load_file(tmp_path / "encoders.safetensors")
     assert same(encoders, {n: v for n, v in state.items() if n.startswith("encoder") and "to_decoder" not in n})
+    weights = read_backbone(tmp_path / "encoders.safetensors", MICRO)
+    assert same(weights.state, reference.load_pretraining(PRETRAIN_STATE, MICRO).backbone.state_dict())
 
 
 @pytest.mark.parametrize("job", ["pretrain", "finetune"])
@@ -146,6 +149,9 @@ def test_a_regression_head_becomes_dimensions(tmp_path):
     model, _ = hicmae.load_recognizer(tmp_path / "out")
     assert model.targets == dimensional(["v", "a"])
     assert same(reference.to_reference(model), state)
+    state |= {"head.weight": state["head.weight"][:1].clone(), "head.bias": state["head.bias"][:1].clone()}
+    save_file(state, tmp_path / "one.safetensors")  # one output is no choice between classes
+    assert reference.load_recognizer(tmp_path / "one.safetensors", MICRO).targets == dimensional(["0"])
 
 
 # ---------------------------------------------------------------- other sizes
@@ -222,6 +228,7 @@ def test_settings_in_the_file_tell_sizes_and_timing(tmp_path, capsys):
     model, transform = hicmae.load_recognizer(tmp_path / "folder")
     assert model.backbone.config.differences(MICRO).keys() <= {"decoder_width", "decoder_heads"}
     assert (transform.spec.frame_interval_s, transform.spec.audio_seconds) == (0.12, 1.96)
+    assert read_backbone(tmp_path / "run.pth", MICRO).spec.frame_interval_s == 0.12
     out = capsys.readouterr().out
     assert "from settings in the file: image_size=32, num_frames=16, audio_frames=64, mel_bins=32" in out
     assert "from given: heads=2" in out

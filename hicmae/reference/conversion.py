@@ -27,7 +27,7 @@ from hicmae.pretraining import HiCMAE
 from hicmae.recognition import EmotionRecognizer
 from hicmae.reference.architecture import infer_architecture, infer_spec
 from hicmae.reference.files import ReferenceFile, read_file
-from hicmae.reference.loading import Model, check_values, match, to_reference_rows
+from hicmae.reference.loading import Model, check_values, default_targets, match, to_reference_rows
 from hicmae.reference.names import is_decoder_name
 from hicmae.reference.report import FAULTS, NameRow, raise_faults
 
@@ -119,7 +119,9 @@ def _targets(file: ReferenceFile, wanted: Wanted) -> Targets:
     outputs, names = file.state["head.weight"].shape[0], wanted.classes or wanted.dimensions
     if names and len(names) != outputs:
         raise ValueError(f"the head of {file.path} has {outputs} outputs, but {len(names)} names: {', '.join(names)}")
-    return dimensional(names) if wanted.dimensions else categorical(wanted.classes or outputs)
+    if not names:
+        return default_targets(file)
+    return dimensional(names) if wanted.dimensions else categorical(names)
 
 
 def _without_decoder(row: NameRow, file: ReferenceFile) -> NameRow:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hicmae.backbone import MODALITIES, Backbone
 from hicmae.config import ModelConfig
-from hicmae.heads import Targets, categorical
+from hicmae.heads import Targets, categorical, dimensional
 from hicmae.pretraining import HiCMAE
 from hicmae.recognition import EmotionRecognizer
 from hicmae.reference.architecture import check_table, infer_config, position_tables
@@ -61,19 +61,25 @@ def load_recognizer(
 
 
 def load_backbone(path: str | Path, config: ModelConfig | None = None) -> Backbone:
-    """The ``Backbone`` in a reference checkpoint of any kind; decoders and heads are left out.
+    """The ``Backbone`` in a reference checkpoint of any kind; decoders and heads must be whole, and are left out.
 
     Args, raises: as ``load_pretraining``.
     """
     file = read_file(path)
-    model = Backbone(config or infer_config(file.state, file.settings))
+    config = config or infer_config(file.state, file.settings)
+    model: Model = (backbone := Backbone(config))
+    if "head.weight" in file.state:
+        model = EmotionRecognizer(backbone, default_targets(file))
+    elif any(map(is_decoder_name, file.state)):
+        model = HiCMAE(config)
     fill(model, file)
-    return model
+    return model if isinstance(model, Backbone) else model.backbone
 
 
 def default_targets(file: ReferenceFile) -> Targets:
-    """As many classes as the head has, named '0', '1', ...: the reference's files name none."""
-    return categorical(file.state["head.weight"].shape[0])
+    """Classes named '0', '1', ..., as many as the head has outputs, for files name none; one output is a dimension."""
+    outputs = file.state["head.weight"].shape[0]
+    return categorical(outputs) if outputs > 1 else dimensional(["0"])
 
 
 def to_reference(model: Model) -> dict[str, Tensor]:
