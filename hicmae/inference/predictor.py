@@ -95,6 +95,8 @@ class Predictor:
             raise ValueError(f"missing={missing!r}: choose one of {', '.join(get_args(Missing))}")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1 window")
+        if segments is not None and segments < 1:
+            raise ValueError(f"segments={segments} must be at least 1 window")
         self._settings = WindowSettings(hop_s=hop_s, count=segments)
         if faces:
             check_faces(model.modalities)
