@@ -79,7 +79,7 @@ def test_shares_are_stacked_to_one_and_gaps_stay_empty_and_are_hatched() -> None
     found = prediction(10, 3, 1, without=(0, 4, 5, 9))
     figure = emotion_timeline(found)
     winners, shares, values = figure.axes
-    *areas, hatched = shares.collections
+    *areas, hatched = [drawn for drawn in shares.collections if isinstance(drawn, PolyCollection)]
     columns, spans = _columns(found), window_spans(found.windows)
     floor = np.zeros(len(spans))
     for area, column in zip(areas, columns, strict=True):
