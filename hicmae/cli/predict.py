@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
+import os
 import re
 import sys
 import tempfile
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     job = PredictionJob(
         model=args.model, hop_s=args.hop_s, segments=args.segments, faces=args.faces, missing=args.missing,
         batch_size=args.batch_size, figures=_figures(args.figure, items),
+        threads=max(1, (os.cpu_count() or 1) // args.workers) if args.workers > 1 else None,
     )  # fmt: skip
     targets = job.check()
     with ExitStack() as stack:
