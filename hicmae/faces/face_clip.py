@@ -77,19 +77,45 @@ def write_tracked(
     clip: Clip, track: FaceTrack | FaceTracker, out: Path, *, size: int, region: Region | None
 ) -> FaceTrack:
     """``write_face_clip`` for those who want the track."""
-    name = str(clip.video or clip.clip_id)
     if clip.video is None:
         raise nothing_there(clip.clip_id, True)
+    square = clip.square if region is None else None
+    return write_square(
+        clip.video, clip.audio, track, out, span_s=clip.span_s, square=square, size=size, region=region,
+        name=str(clip.video),
+    )  # fmt: skip
+
+
+def write_square(
+    video: Path | bytes,
+    audio: Path | bytes | None,
+    track: FaceTrack | FaceTracker,
+    out: Path,
+    *,
+    span_s: tuple[float, float] | None,
+    square: tuple[int, int, int] | None,
+    size: int,
+    region: Region | None,
+    name: str,
+) -> FaceTrack:
+    """``write_face_clip`` for media files that are no clip of a manifest.
+
+    Args:
+        video, audio: files, or what is in them.
+        span_s: what to take of them.
+        square: where a tracker looks, in pixels; besides ``region``.
+        track, out, size, region: as there.
+        name: what errors call this clip.
+    """
     if size < 16 or size % 2:
         raise ValueError(f"size={size} must be even and at least 16 pixels, as H.264 wants it")
-    video = read_media_file(clip.video, name=name)
-    audio = read_media_file(clip.audio, name=str(clip.audio)) if clip.audio is not None else None
+    picture = read_media_file(video, name=name) if isinstance(video, Path) else video
+    sound = read_media_file(audio, name=str(audio)) if isinstance(audio, Path) else audio
     if isinstance(track, FaceTracker):
-        square = clip.square if region is None else None
-        track = track.track(video, span_s=clip.span_s, region=region, square=square, name=name)
+        track = track.track(picture, span_s=span_s, region=region, square=square, name=name)
     elif region is not None:
         raise ValueError(f"{name}: region is for a tracker that is still to look; this track has been made")
-    data = _encode(video, audio, clip.span_s, track, size, name)
+    data = _encode(picture, sound, span_s, track, size, name)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
