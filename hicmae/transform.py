@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hicmae.config import InputSpec
 from hicmae.media.crops import crop_and_normalize
-from hicmae.media.decode import Decoder, decode_clip, read_media_file
+from hicmae.media.decode import Decoder, decode_clip, load_media
+from hicmae.media.large_file import MediaData
 from hicmae.media.log_mel import LogMel
 
 Source = str | PathLike[str] | bytes
@@ -77,7 +78,7 @@ class ClipTransform:
         return ModelInputs(video=video, log_mel=log_mel)
 
 
-def _read(source: Source) -> tuple[bytes, str]:
+def _read(source: Source) -> tuple[MediaData, str]:
     if isinstance(source, bytes):
         return source, f"{len(source)} bytes"
-    return read_media_file(Path(source)), str(source)
+    return load_media(Path(source)), str(source)

@@ -14,7 +14,8 @@ from hicmae.backbone import MODALITIES, Modality
 from hicmae.config import InputSpec
 from hicmae.inference.items import Media, MediaItem
 from hicmae.media.clip import DecodedClip
-from hicmae.media.decode import OpenClip, Picture, open_clip, read_media_file
+from hicmae.media.decode import OpenClip, Picture, load_media, open_clip
+from hicmae.media.large_file import MediaData
 from hicmae.media.window import TOLERANCE_S
 
 _TOGETHER = 8
@@ -147,14 +148,14 @@ def read_windows(
         ClipUnreadableError: a shard cannot be read.
     """
     with open_clip(
-        _bytes(item.video), _bytes(item.audio), spec=spec, span_s=item.span_s, square=item.square, name=item.name
+        _load(item.video), _load(item.audio), spec=spec, span_s=item.span_s, square=item.square, name=item.name
     ) as clip:
         yield FileWindows(clip, settings or WindowSettings(), modalities)
 
 
-def _bytes(media: Media | None) -> bytes | None:
+def _load(media: Media | None) -> MediaData | None:
     if isinstance(media, Path):
-        return read_media_file(media)
+        return load_media(media)
     return media() if callable(media) else media
 
 
