@@ -1,8 +1,9 @@
 """Memory and time of ``hicmae predict`` on an hour of 1080p: ``python benchmarks/long_prediction.py``.
 
-Needs the extra ``dev``. Makes the hour in a temporary folder, of a face that moves, by repeating twenty seconds of it at
-``--fps`` frames a second (few, to save time; memory hardly depends on it), with sound. Then predicts it with a micro
-model of random weights, in a process of its own, without and with ``--faces``. Prints a line each: peak memory, seconds.
+Needs the extra ``dev``. Makes the hour in a temporary folder, of a face that moves, by repeating twenty seconds of it
+at ``--fps`` frames a second (few, to save time; memory hardly depends on it), with sound. Then predicts it with a micro
+model of random weights, in a process of its own, without and with ``--faces``. Prints a line each: memory at its peak,
+and seconds.
 """
 
 from __future__ import annotations

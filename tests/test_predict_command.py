@@ -43,7 +43,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predict(model: Path, *args: object) -> int:
-    return main(["predict", *map(str, args), "--model", str(model), "--device", "cpu"])
+    one = () if "--workers" in args else ("--workers", "1")
+    return main(["predict", *map(str, args), "--model", str(model), "--device", "cpu", *one])
 
 
 def test_one_file_is_shown_window_by_window_and_in_a_table(
@@ -179,7 +180,8 @@ def test_wrong_use_is_said_before_any_work(
     shutil.copytree(model, tmp_path / "incomplete")
     (tmp_path / "incomplete" / "config.json").unlink()
     save_export(tmp_path / "listens", recognizer("audio"), spec=SPEC, provenance={})
-    clip = files / "a.mp4"
+    clip, own = files / "a.mp4", tmp_path / "clips.csv"
+    own.write_text("clip_id,video\n")
     for folder, args, message in (
         (tmp_path / "backbone", [clip], "holds a backbone without a head"),
         (tmp_path / "altered", [clip], "was altered or cut short"),
@@ -187,7 +189,9 @@ def test_wrong_use_is_said_before_any_work(
         (tmp_path / "listens", [clip, "--faces"], "built for sound alone"),
         (model, [tmp_path / "nothing.mp4"], "no file or folder"),
         (model, [clip, "-o", "out.txt"], "must end in .csv, .parquet, .json"),
-        (model, [clip, "--workers", "0"], "--workers 0 must be at least 1"),
+        (model, [clip, "--workers", "0"], "workers=0 must be at least 1"),
+        (model, [clip, "--threads", "0"], "threads=0 must be at least 1"),
+        (model, [clip, "-o", str(own)], "is there and holds no predictions"),
         (model, [clip, "--hop-s", "-1"], "hop_s=-1.0 must be a positive number"),
     ):
         assert predict(folder, *args) == 2

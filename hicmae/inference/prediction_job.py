@@ -46,6 +46,8 @@ class PredictionJob:
             FileNotFoundError, ValueError: the folder cannot be used, or an option is out of range: said before any
                 process starts.
         """
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads={self.threads} must be at least 1")
         targets = load_recognizer(self.model)[0].targets
         if self.faces:
             check_faces(read_export(self.model).modalities)
