@@ -18,7 +18,7 @@ from hicmae.media.clip import DecodeError
 from hicmae.media.large_file import MediaData
 
 _PREFIX = "hicmae-faces-"
-_FRESH_S = 60.0  # a folder this young may belong to a process that has not locked it yet
+_FRESH_S = 5.0  # a folder this young may belong to a process that has not locked it yet
 
 
 @dataclass(frozen=True, kw_only=True)
