@@ -104,10 +104,10 @@ def _draw_winners(
     names = [prediction.targets.classes[int(w.probabilities.argmax())] for w in prediction.windows
              if w.probabilities is not None]  # fmt: skip
     length = spans[-1, 1] - spans[0, 0]
-    for first, last in _runs(names, spans):
-        name, (begin, end) = names[first], (spans[first, 0], spans[last, 1])
-        colour = colours.get(name, _REST)
-        axis.axvspan(begin, end, color=colour, lw=0)
+    runs = [(names[first], spans[first, 0], spans[last, 1]) for first, last in _runs(names, spans)]
+    faces = [colours.get(name, _REST) for name, _, _ in runs]
+    axis.broken_barh([(begin, end - begin) for _, begin, end in runs], (0, 1), facecolors=faces, lw=0)
+    for (name, begin, end), colour in zip(runs, faces, strict=True):
         if (end - begin) / length > _NAME_SHARE * (len(name) + 1):
             ink = "black" if np.dot(to_rgb(colour), (0.3, 0.6, 0.1)) > 0.6 else "white"
             axis.text((begin + end) / 2, 0.46, name, ha="center", va="center", color=ink, fontsize=8)
@@ -194,10 +194,11 @@ def _mark_left_out(axes: Sequence[Any], prediction: FilePrediction) -> None:
     begin = min([spans[0, 0], *(out.start_s for out in prediction.left_out)])
     end = max([spans[-1, 1], *(out.end_s for out in prediction.left_out)])
     gaps = [(begin, spans[0, 0]), *inner.tolist(), (spans[-1, 1], end)]
+    bars = [(low, high - low) for low, high in gaps if high > low + _GAP_S]
     for axis in axes:
-        for low, high in gaps:
-            if high > low + _GAP_S:
-                axis.axvspan(low, high, facecolor="0.96", edgecolor="0.8", hatch="////", lw=0, zorder=0)
+        low, high = axis.get_ylim()
+        axis.broken_barh(bars, (low, high - low), facecolor="0.96", edgecolor="0.8", hatch="////", lw=0, zorder=0)
+        axis.set_ylim(low, high)
     axes[-1].set_xlim(begin, end)
 
 

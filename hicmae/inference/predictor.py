@@ -71,6 +71,7 @@ class Predictor:
         name: str,
         device: str = "auto",
         hop_s: float | None = None,
+        segments: int | None = None,
         faces: bool = False,
         missing: Missing = "fail",
         batch_size: int = 8,
@@ -81,6 +82,7 @@ class Predictor:
         name: what results call it.
         device: ``auto`` (CUDA where there is some), or a device of PyTorch.
         hop_s: seconds from one window to the next; None: side by side. The last one ends with the file.
+        segments: instead, so many windows spread evenly over each file, as ``python -m finetune test`` takes 2.
         faces: follow the face through each file, as ``hicmae faces`` does, instead of taking the whole picture.
         missing: what to do where picture or sound is missing.
         batch_size: windows that go through the model together.
@@ -93,7 +95,9 @@ class Predictor:
             raise ValueError(f"missing={missing!r}: choose one of {', '.join(get_args(Missing))}")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1 window")
-        self._settings = WindowSettings(hop_s=hop_s)
+        if segments is not None and segments < 1:
+            raise ValueError(f"segments={segments} must be at least 1 window")
+        self._settings = WindowSettings(hop_s=hop_s, count=segments)
         if faces:
             check_faces(model.modalities)
         if device == "auto":
@@ -114,6 +118,7 @@ class Predictor:
         *,
         device: str = "auto",
         hop_s: float | None = None,
+        segments: int | None = None,
         faces: bool = False,
         missing: Missing = "fail",
         batch_size: int = 8,
@@ -125,8 +130,8 @@ class Predictor:
         """
         model, transform = load_recognizer(directory)
         return cls(
-            model, transform.spec, name=Path(directory).resolve().name, device=device, hop_s=hop_s, faces=faces,
-            missing=missing, batch_size=batch_size,
+            model, transform.spec, name=model_name(directory), device=device, hop_s=hop_s,
+            segments=segments, faces=faces, missing=missing, batch_size=batch_size,
         )  # fmt: skip
 
     @property
@@ -292,3 +297,9 @@ class Predictor:
         if "audio" in lacking:
             window = replace(window, waveform=np.zeros(spec.audio_samples, dtype=np.int16), sound_samples=0)
         return window
+
+
+def model_name(directory: str | Path) -> str:
+    """What results call the model in a folder: the folder's name, with its parent's where it says nothing."""
+    folder = Path(directory).resolve()
+    return f"{folder.parent.name}/{folder.name}" if folder.name in ("export", "exported", "model") else folder.name

@@ -48,7 +48,7 @@ class JobProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif kind is None:
+        elif kind is None and self._files:
             self._line()
 
     def begin(self, files: int, done: int) -> None:

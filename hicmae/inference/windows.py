@@ -14,7 +14,8 @@ from hicmae.backbone import MODALITIES, Modality
 from hicmae.config import InputSpec
 from hicmae.inference.items import Media, MediaItem
 from hicmae.media.clip import DecodedClip
-from hicmae.media.decode import OpenClip, Picture, open_clip, read_media_file
+from hicmae.media.decode import OpenClip, Picture, load_media, open_clip
+from hicmae.media.large_file import MediaData
 from hicmae.media.window import TOLERANCE_S
 
 _TOGETHER = 8
@@ -33,8 +34,15 @@ class WindowSettings:
     """Seconds from one window to the next; None: the length of a window, so that they lie side by side."""
     middle: bool = False
     """Only the window in the middle of the clip."""
+    count: int | None = None
+    """So many windows, spread evenly from the clip's begin to its end, as evaluation takes its segments; one is the
+    middle. They may overlap."""
 
     def __post_init__(self) -> None:
+        if self.count is not None and (self.count < 1 or self.hop_s is not None or self.middle):
+            raise ValueError(
+                f"count={self.count} must be at least 1 window, and goes neither with hop_s nor with middle"
+            )
         if self.hop_s is not None and not 0 < self.hop_s < float("inf"):
             raise ValueError(f"hop_s={self.hop_s} must be a positive number of seconds")
         if self.hop_s is not None and self.middle:
@@ -80,7 +88,7 @@ class FileWindows:
         """What the clip has, wanted or not."""
         window_s = clip.spec.window_seconds
         self.padded = self.duration_s < window_s - TOLERANCE_S
-        self.positions = _positions(self.duration_s - window_s, settings.hop_s or window_s, settings.middle)
+        self.positions = _positions(self.duration_s - window_s, settings, window_s)
         """Where the windows lie, from 0 (earliest) to 1 (latest): float64 (total,)."""
 
     @property
@@ -140,21 +148,23 @@ def read_windows(
         ClipUnreadableError: a shard cannot be read.
     """
     with open_clip(
-        _bytes(item.video), _bytes(item.audio), spec=spec, span_s=item.span_s, square=item.square, name=item.name
+        _load(item.video), _load(item.audio), spec=spec, span_s=item.span_s, square=item.square, name=item.name
     ) as clip:
         yield FileWindows(clip, settings or WindowSettings(), modalities)
 
 
-def _bytes(media: Media | None) -> bytes | None:
+def _load(media: Media | None) -> MediaData | None:
     if isinstance(media, Path):
-        return read_media_file(media)
+        return load_media(media)
     return media() if callable(media) else media
 
 
-def _positions(room_s: float, hop_s: float, middle: bool) -> NDArray[np.float64]:
-    if middle or room_s <= 0:
+def _positions(room_s: float, settings: WindowSettings, window_s: float) -> NDArray[np.float64]:
+    if settings.count is not None and settings.count > 1:
+        return np.linspace(0, 1, settings.count)
+    if settings.middle or settings.count == 1 or room_s <= 0:
         return np.array([0.5])
-    starts = np.arange(0, room_s, hop_s)
+    starts = np.arange(0, room_s, settings.hop_s or window_s)
     if room_s - starts[-1] > _SAME_S:
         starts = np.append(starts, room_s)
     positions: NDArray[np.float64] = starts / room_s

@@ -1,4 +1,4 @@
-"""Clips from bytes: windows of frames, and the sound from the same instants.
+"""Clips from media files: windows of frames, and the sound from the same instants.
 
 ``decode_windows``, and ``decode_clip`` for one window, are the one way in which pictures and sound enter the library.
 Formats are known by their first bytes. PyAV does the work by default (it measured fastest, and reports damage); decord
@@ -20,6 +20,7 @@ from hicmae.media.container import Track, open_media
 from hicmae.media.decord_decoder import decode_frames_with_decord
 from hicmae.media.frames_file import FramesFile, is_frames_file, read_frames
 from hicmae.media.jpeg_decoder import decode_jpegs
+from hicmae.media.large_file import MediaData, in_memory, load_media
 from hicmae.media.probe import nothing_there, probe, read_media_file
 from hicmae.media.pyav_decoder import decode_frames, decode_raw_frames
 from hicmae.media.sound import fill_sound
@@ -37,6 +38,7 @@ __all__ = [
     "PixelFormat",
     "decode_clip",
     "decode_windows",
+    "load_media",
     "open_clip",
     "probe",
     "read_media_file",
@@ -48,8 +50,8 @@ Sound = Track | PlainSound
 
 
 def decode_clip(
-    video: bytes | None,
-    audio: bytes | None = None,
+    video: MediaData | None,
+    audio: MediaData | None = None,
     *,
     spec: InputSpec,
     position: float = 0.5,
@@ -78,8 +80,8 @@ def decode_clip(
 
 
 def decode_windows(
-    video: bytes | None,
-    audio: bytes | None = None,
+    video: MediaData | None,
+    audio: MediaData | None = None,
     *,
     spec: InputSpec,
     positions: Sequence[float],
@@ -99,7 +101,8 @@ def decode_windows(
     with zeros. Frames become squares of ``spec.image_size``, upright.
 
     Args:
-        video: a media file that may hold picture and sound, or a file of JPEG frames (``frames_file``).
+        video: a media file that may hold picture and sound, or a file of JPEG frames (``frames_file``): its bytes, or
+            what ``load_media`` makes of a large one.
         audio: a sound file on the same clock, which replaces the sound of ``video``.
         positions: which windows of the clip, each from 0 (earliest) to 1 (latest).
         span_s: use only these seconds (start, end) of the file.
@@ -125,8 +128,8 @@ def decode_windows(
 
 @contextmanager
 def open_clip(
-    video: bytes | None,
-    audio: bytes | None = None,
+    video: MediaData | None,
+    audio: MediaData | None = None,
     *,
     spec: InputSpec,
     span_s: tuple[float, float] | None = None,
@@ -161,7 +164,7 @@ class OpenClip:
     square: Square | None = None
     decoder: Decoder = "auto"
     pixels: PixelFormat = "rgb24"
-    data: bytes = b""
+    data: MediaData = b""
     """The media file, for decord alone."""
 
     @property
@@ -253,8 +256,8 @@ class OpenClip:
 
 
 def _check(
-    video: bytes | None,
-    audio: bytes | None,
+    video: MediaData | None,
+    audio: MediaData | None,
     span_s: tuple[float, float] | None,
     decoder: Decoder,
     pixels: PixelFormat,
@@ -271,13 +274,13 @@ def _check(
 
 
 def _open(
-    stack: ExitStack, video: bytes | None, audio: bytes | None, spec: InputSpec, name: str, **settings: Any
+    stack: ExitStack, video: MediaData | None, audio: MediaData | None, spec: InputSpec, name: str, **settings: Any
 ) -> OpenClip:
     """Picture and sound; FFmpeg is asked where nothing simpler will do."""
     picture: Picture | None = None
     sound: Sound | None = None
     if video is not None and is_frames_file(video):
-        picture = read_frames(video, name)
+        picture = read_frames(in_memory(video), name)
     elif video is not None and (audio is not None or (sound := plain_wav(video, spec.sample_rate_hz, name)) is None):
         media = stack.enter_context(open_media(video, name, sound=audio is None))
         picture, sound = media.picture, media.sound
@@ -305,7 +308,7 @@ def _fill(
     slots: Sequence[ClipSlot],
     picture: Picture,
     windows: Sequence[Window],
-    data: bytes,
+    data: MediaData,
     square: Square | None,
     decoder: Decoder,
     pixels: PixelFormat,
