@@ -38,7 +38,8 @@ def main() -> None:
     parser.add_argument("--chromium", default=os.environ.get("HICMAE_CHROMIUM") or shutil.which("chromium"))
     args = parser.parse_args()
     predictor = Predictor.load(args.model, hop_s=args.hop_s, batch_size=2)
-    with tempfile.TemporaryDirectory() as folder, serving(predictor, port=0) as address, sync_playwright() as driver:
+    page_at = serving(predictor, settings={}, port=0)
+    with tempfile.TemporaryDirectory() as folder, page_at as address, sync_playwright() as driver:
         video = Path(folder, "synthetic_speaker.mp4")
         write_video(video)
         browser = driver.chromium.launch(executable_path=args.chromium, args=["--no-sandbox"])

@@ -100,7 +100,7 @@ def site(chromium: str, predictor: Predictor) -> Iterator[Site]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", watched)
-        with serving(predictor, port=0) as address, sync_playwright() as playwright:
+        with serving(predictor, settings={"calibrated": False}, port=0) as address, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             yield Site(address, browser, contacted)
             browser.close()
@@ -268,7 +268,7 @@ def test_what_comes_from_files_is_escaped_and_the_table_is_whole():
         name=f"{bad}.mp4", duration_s=1.0, targets=Targets(classes=("a", bad)), windows=(window,),
         warnings=(f"odd: {bad}", bad), model=bad,
     )  # fmt: skip
-    html = panels.verdict(prediction) + panels.details(prediction) + panels.timeline(prediction)
+    html = panels.verdict(prediction) + panels.details(prediction, {"calibrated": False}) + panels.timeline(prediction)
     html += panels.failure(Failed(message=bad))
     assert "<script" not in html
     assert html.count("&lt;script&gt;") >= 5
@@ -276,7 +276,9 @@ def test_what_comes_from_files_is_escaped_and_the_table_is_whole():
     data = html.split("data:application/json;base64,")[1].split('"')[0]
     import base64
 
-    assert json.loads(base64.b64decode(data))["files"][0]["label"] == bad
+    document = json.loads(base64.b64decode(data))
+    assert (document["schema"], document["calibrated"]) == (1, False)
+    assert document["files"][0]["label"] == bad
 
 
 # ---------------------------------------------------------------- what does not start

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from hicmae.inference.items import MediaItem
+from hicmae.inference.prediction_files import About
 from hicmae.inference.predictor import Predictor
 from hicmae.inference.results import FilePrediction
 from hicmae.serve import panels
@@ -58,12 +59,13 @@ class Visits:
                     shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def build_page(predictor: Predictor, visits: Visits, *, max_mb: int) -> gr.Blocks:
+def build_page(predictor: Predictor, visits: Visits, *, settings: About, max_mb: int) -> gr.Blocks:
     """The page, to be launched.
 
     Args:
         predictor: what works on the files, one at a time.
         visits: knows where files are laid down.
+        settings: goes into downloaded JSON.
         max_mb: what the page says of the size of files.
     """
 
@@ -83,7 +85,12 @@ def build_page(predictor: Predictor, visits: Visits, *, max_mb: int) -> gr.Block
                     draw_at = drawn + max(_LEAST_S, 2 * (drawn - now))
                 yield panels.progress(state, faces=predictor.faces), line, "", gr.update(visible=True)
             elif isinstance(state, FilePrediction):
-                yield panels.verdict(state), panels.timeline(state), panels.details(state), gr.update(visible=False)
+                yield (
+                    panels.verdict(state),
+                    panels.timeline(state),
+                    panels.details(state, settings),
+                    gr.update(visible=False),
+                )
             else:
                 yield panels.failure(state), "", "", gr.update(visible=False)
 
@@ -106,11 +113,11 @@ def build_page(predictor: Predictor, visits: Visits, *, max_mb: int) -> gr.Block
                     include_audio=True, buttons=[],
                 )  # fmt: skip
                 cancel = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
-                details = gr.HTML("", elem_id="details")
+                below = gr.HTML("", elem_id="details")
             with gr.Column(scale=3, min_width=420):
                 status = gr.HTML(panels.WELCOME, elem_id="status")
                 line = gr.HTML("", elem_id="line")
-        outputs = [status, line, details, cancel]
+        outputs = [status, line, below, cancel]
         video.upload(
             watch_file, [video], outputs, show_progress="hidden", api_visibility="private",
             concurrency_limit=1, concurrency_id="prediction",

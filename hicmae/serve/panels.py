@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import PurePath
@@ -13,7 +12,8 @@ import pandas as pd
 
 from hicmae.figures.emotion_timeline import emotion_timeline
 from hicmae.heads import Targets
-from hicmae.inference.prediction_dicts import SCHEMA, prediction_to_dict, window_rows
+from hicmae.inference.prediction_dicts import window_rows
+from hicmae.inference.prediction_files import About, write_json_predictions
 from hicmae.inference.predictor import Predictor
 from hicmae.inference.results import FilePrediction, WindowPrediction
 from hicmae.serve.watch import Failed, SoFar, Stopped
@@ -66,8 +66,8 @@ def verdict(prediction: FilePrediction) -> str:
     return f'<div class="verdict">{" ".join(said)}<span class="facts">{windows}</span></div>'
 
 
-def details(prediction: FilePrediction) -> str:
-    """Warnings, the mean of every class, and the table to download."""
+def details(prediction: FilePrediction, settings: About) -> str:
+    """Warnings, the mean of every class, and the table to download; ``settings`` goes into its JSON."""
     parts = [f'<div class="warning">{_warning(text)}</div>' for text in prediction.warnings]
     if prediction.probabilities is not None:
         means = zip(prediction.targets.classes, map(float, prediction.probabilities), strict=True)
@@ -78,7 +78,7 @@ def details(prediction: FilePrediction) -> str:
     parts.append(
         '<div class="downloads">'
         + _download(f"{stem}.csv", "text/csv", pd.DataFrame(window_rows(prediction)).to_csv(index=False))
-        + _download(f"{stem}.json", "application/json", json.dumps(_document(prediction), indent=1))
+        + _download(f"{stem}.json", "application/json", _as_json(prediction, settings))
         + "</div>"
     )
     return "".join(parts)
@@ -105,14 +105,10 @@ def partial(name: str, windows: Sequence[WindowPrediction], targets: Targets, mo
     )
 
 
-def _document(prediction: FilePrediction) -> dict[str, object]:
-    return {
-        "schema": SCHEMA,
-        "model": prediction.model,
-        "classes": list(prediction.targets.classes),
-        "dimensions": list(prediction.targets.dimensions),
-        "files": [prediction_to_dict(prediction)],
-    }
+def _as_json(prediction: FilePrediction, settings: About) -> str:
+    buffer = io.StringIO()
+    write_json_predictions(buffer, [prediction], [], about=settings)
+    return buffer.getvalue()
 
 
 def _bar(name: str, share: float) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hicmae.inference.prediction_files import About
 from hicmae.inference.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -26,11 +27,14 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @contextmanager
-def serving(predictor: Predictor, *, host: str = LOCAL[0], port: int = 7860, max_mb: int = 500) -> Iterator[str]:
+def serving(
+    predictor: Predictor, *, settings: About, host: str = LOCAL[0], port: int = 7860, max_mb: int = 500
+) -> Iterator[str]:
     """Serve the page until the context ends; uploaded files are deleted then at the latest.
 
     Args:
         predictor: what works on the files.
+        settings: goes into downloaded JSON, see ``PredictionJob.about``.
         host: the address to listen at.
         port: where; 0 takes a free one.
         max_mb: largest file that is taken.
@@ -63,7 +67,7 @@ def serving(predictor: Predictor, *, host: str = LOCAL[0], port: int = 7860, max
         from hicmae.serve.page import Visits, build_page
 
         logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks its own server whether it is up
-        page = build_page(predictor, Visits(Path(folder)), max_mb=max_mb)
+        page = build_page(predictor, Visits(Path(folder)), settings=settings, max_mb=max_mb)
         try:
             page.queue(max_size=_WAITING)
             launch: dict[str, Any] = dict(
