@@ -1,0 +1,77 @@
+"""Pieces of HTML. Whatever comes from files goes through ``Markup.format``, which escapes it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+
+from markupsafe import Markup, escape
+
+Cell = str | int | Markup
+
+
+def joined(parts: Iterable[str | Markup], between: str = "") -> Markup:
+    """Pieces one after another; plain text among them is escaped."""
+    return Markup(between).join(parts)
+
+
+def paragraph(text: str | Markup, kind: str = "") -> Markup:
+    """A paragraph; ``kind`` is a class of the page's style."""
+    return Markup('<p class="{}">{}</p>').format(kind, text) if kind else Markup("<p>{}</p>").format(text)
+
+
+def table(header: Sequence[Cell], rows: Iterable[Sequence[Cell]], *, text_columns: int = 1) -> Markup:
+    """A table that scrolls sideways where it is too wide.
+
+    Args:
+        header: titles of columns.
+        rows: cells.
+        text_columns: so many columns, from the left, hold text; the others hold numbers, set flush right.
+    """
+
+    def row(cells: Sequence[Cell], tag: str) -> Markup:
+        made = (
+            Markup("<{0}{1}>{2}</{0}>").format(tag, Markup('' if place < text_columns else ' class="n"'), cell)
+            for place, cell in enumerate(cells)
+        )
+        return Markup("<tr>{}</tr>").format(joined(made))
+
+    head = Markup("<thead>{}</thead>").format(row(header, "th"))
+    body = Markup("<tbody>{}</tbody>").format(joined(row(cells, "td") for cells in rows))
+    return Markup('<div class="wide"><table>{}{}</table></div>').format(head, body)
+
+
+def facts(pairs: Iterable[tuple[str, Cell]]) -> Markup:
+    """Names and values, two columns."""
+    lines = (Markup("<dt>{}</dt><dd>{}</dd>").format(name, value) for name, value in pairs)
+    return Markup('<dl class="facts">{}</dl>').format(joined(lines))
+
+
+def picture(data: bytes, kind: str, *, alt: str, style: str = "") -> Markup:
+    """An image within the page.
+
+    Args:
+        data: the file's bytes.
+        kind: its MIME type, e.g. image/webp.
+        alt: what it shows, in words.
+        style: a class of the page's style.
+    """
+    uri = f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return Markup('<img class="{}" src="{}" alt="{}">').format(style, uri, alt)
+
+
+def folded(summary: str | Markup, content: Markup) -> Markup:
+    """Content behind a line that opens it."""
+    return Markup("<details><summary>{}</summary>{}</details>").format(summary, content)
+
+
+def legend(names: Sequence[str]) -> Markup:
+    """Names with their colours, numbered as the classes ``k0``, ``k1``, ... of the page's style."""
+    marks = (Markup('<span><i class="k{}"></i>{}</span>').format(i % COLOURS, name) for i, name in enumerate(names))
+    return Markup('<p class="legend">{}</p>').format(joined(marks))
+
+
+COLOURS = 10
+"""Colours that the page's style tells apart."""
+
+__all__ = ["COLOURS", "Cell", "escape", "facts", "folded", "joined", "legend", "paragraph", "picture", "table"]
