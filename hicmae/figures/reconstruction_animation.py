@@ -30,7 +30,10 @@ class AnimationSettings:
 
 
 def animate_reconstruction(
-    shown: Reconstruction, *, clip: int = 0, settings: AnimationSettings = AnimationSettings()  # noqa: B008  frozen
+    shown: Reconstruction,
+    *,
+    clip: int = 0,
+    settings: AnimationSettings = AnimationSettings(),
 ) -> bytes:
     """An animated WebP that repeats; a line in the spectrograms marks the frame's time. The same input gives the same
     bytes.

@@ -19,7 +19,11 @@ def make_classes(material: Material) -> Markup:
     if not shown.classes:
         raise NotAvailableError("this run learns no classes")
     counts = confusion_of(shown)
-    return joined([_said(shown), _matrix(counts, shown.classes), _table(counts, shown.classes)])
+    both = Markup('<div class="beside">{}{}</div>').format(
+        _matrix(counts, shown.classes), _table(counts, shown.classes)
+    )
+    note = "Shades and percent: share of the true class; below, clips."
+    return joined([_said(shown), both, paragraph(note, "note")])
 
 
 def confusion_of(shown: ShownPredictions) -> NDArray[np.int64]:
@@ -44,15 +48,17 @@ def _matrix(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Markup:
     for place, name in enumerate(classes):
         cells = joined(
             Markup('<td class="{}" style="--share:{:.3f}" title="{} of {} {} called {}">{:.0%}<small>{}</small></td>')
-            .format("deep" if share > 0.55 else "", share, count, counts[place].sum(), name, other, share, count)
+            .format(
+                "deep" if share > 0.55 else "" if count else "none",
+                share, count, counts[place].sum(), name, other, share, count,
+            )
             for share, count, other in zip(shares[place], counts[place], classes, strict=True)
         )  # fmt: skip
         rows.append(Markup("<tr><th>{} <small>{}</small></th>{}</tr>").format(name, counts[place].sum(), cells))
-    table_ = Markup(
+    return Markup(
         '<div class="wide"><table class="confusion"><thead><tr><th>true \\ predicted</th>{}</tr></thead>'
         "<tbody>{}</tbody></table></div>"
     ).format(head, joined(rows))
-    return joined([table_, paragraph("Percent of the true class, clips below; the row's name has its clips.", "note")])
 
 
 def _table(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Markup:

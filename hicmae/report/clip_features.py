@@ -73,7 +73,7 @@ def compute_features(run: Run, source: ClipSource, numbers: Sequence[int], *, de
     left_out: Counter[str] = Counter()
     batches = [numbers[start : start + _AT_ONCE] for start in range(0, len(numbers), _AT_ONCE)]
     for batch in track(batches, description="features of clips", console=Console(stderr=True), transient=True):
-        clips = [clip for clip in decode_middles(source, batch, spec, modalities, left_out)]
+        clips = list(decode_middles(source, batch, spec, modalities, left_out))
         if not clips:
             continue
         video, log_mel = transform(
@@ -82,9 +82,7 @@ def compute_features(run: Run, source: ClipSource, numbers: Sequence[int], *, de
             sound_samples=torch.tensor([clip.sound_samples for _, clip in clips], device=device),
         )
         with torch.inference_mode():
-            found = backbone(
-                video if "video" in modalities else None, log_mel if "audio" in modalities else None
-            )
+            found = backbone(video if "video" in modalities else None, log_mel if "audio" in modalities else None)
         for name, values in found.layer_means.items():
             layers[name].append(values.float().cpu().numpy())
         if found.fused_video is not None:

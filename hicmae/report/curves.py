@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import pandas as pd
 from markupsafe import Markup
 
 from hicmae.report.history import course
@@ -30,36 +33,37 @@ def make_curves(material: Material) -> Markup:
     losses = [name for name in history.columns if name.startswith("train/")]
     for name in sorted(losses, key=lambda name: (name != "train/loss", name)):
         short = name.removeprefix("train/")
-        lines = [Line(name="training", **_xy(course(history, name)))]
+        lines = [_line(history, name, "training")]
         if (held_out := _validation_of(history.columns, short)) is not None:
-            lines.append(Line(name="validation", marked=True, **_xy(course(history, held_out))))
+            lines.append(_line(history, held_out, "validation", marked=True))
         panels += _panel(short.replace("_", " "), lines)
     for prefix in _VALIDATION:
         names = [f"{prefix}{score}" for score in _SCORES if f"{prefix}{score}" in history.columns]
         names += [n for n in history.columns if n.startswith(f"{prefix}ccc_")]
         for name in names:
             title = f"{'paper protocol ' if prefix != 'val/' else ''}validation {_plain(name.removeprefix(prefix))}"
-            panels += _panel(title, [Line(name=name, marked=True, **_xy(course(history, name)))])
+            panels += _panel(title, [_line(history, name, marked=True)])
     for name, title in _DRIVING.items():
-        panels += _panel(title, [Line(name=name, **_xy(course(history, name)))])
+        panels += _panel(title, [_line(history, name)], from_zero=True)
     if not panels:
         raise NotAvailableError("no line was logged yet (logs/version_N/metrics.csv)")
-    note = "Means over the steps and processes since the line before. A pointer or finger over a curve shows its values."
+    note = "Means over the steps and processes since the line before. A pointer over a curve shows its values."
     return joined([Markup('<div class="panels">{}</div>').format(joined(panels)), paragraph(note, "note")])
 
 
-def _panel(title: str, lines: list[Line]) -> list[Markup]:
+def _panel(title: str, lines: list[Line], *, from_zero: bool = False) -> list[Markup]:
     there = [line for line in lines if len(line.xs)]
-    return [line_panel(title, there)] if there else []
+    return [line_panel(title, there, from_zero=from_zero)] if there else []
 
 
-def _xy(values: tuple[list[float], list[float]]) -> dict[str, list[float]]:
-    return {"xs": values[0], "ys": values[1]}
+def _line(history: pd.DataFrame, column: str, name: str = "", *, marked: bool = False) -> Line:
+    steps, values = course(history, column)
+    return Line(name=name or column, xs=steps, ys=values, marked=marked)
 
 
-def _validation_of(columns: object, short: str) -> str | None:
+def _validation_of(columns: Iterable[str], short: str) -> str | None:
     names = [f"{prefix}{short}" for prefix in _VALIDATION]
-    return next((name for name in names if name in list(columns)), None)  # type: ignore[call-overload]
+    return next((name for name in names if name in set(columns)), None)
 
 
 def _plain(score: str) -> str:

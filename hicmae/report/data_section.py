@@ -75,7 +75,7 @@ def _not_decoded(run: Run) -> list[Markup]:
     except NotAvailableError:
         return []
     named = metrics.get("pooled", {}) if run.kind == "folds" else metrics
-    checkpoint = next((named[name] for name in CHECKPOINTS if isinstance(named.get(name), dict)), {})
+    checkpoint: dict[str, Any] = next((named[name] for name in CHECKPOINTS if isinstance(named.get(name), dict)), {})
     rows = [
         [part, *(str(scores.get(name, "-")) for name in
                  ("clips", "clips_not_decoded", "clips_without_picture", "clips_without_sound"))]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hicmae.data.source import ClipInfo
 from hicmae.report.clip_features import ClipFeatures
-from hicmae.report.markup import COLOURS, joined, legend, paragraph, table
+from hicmae.report.markup import joined, legend, paragraph, table
 from hicmae.report.material import Material
 from hicmae.report.run import NotAvailableError
 from hicmae.report.svg import Line, line_panel, point_panel
@@ -48,14 +48,15 @@ def make_feature_map(material: Material) -> Markup:
     groups = group_clips(features.infos, [*(columns.get("classes") or {})], [*(columns.get("dimensions") or {})])
     parts = _layers(features)
     scores = {name: (neighbour_recall(values, groups), silhouette(values, groups)) for name, values in parts.items()}
-    drawn = [name for name in parts if _is_drawn(name, features)]
-    maps = [
-        point_panel(
-            name, tsne(parts[name]), groups.numbers.tolist(), [_tooltip(info, groups, i) for i, info in
-            enumerate(features.infos)], note=_numbers(*scores[name]),
-        )
-        for name in drawn
-    ]  # fmt: skip
+    tooltips = [f"{info.clip_id}: {groups.names[n]}" for info, n in zip(features.infos, groups.numbers, strict=True)]
+    rows_of_maps = [
+        [
+            point_panel(name, tsne(parts[name]), groups.numbers.tolist(), tooltips, note=_numbers(*scores[name]))
+            for name in parts
+            if name.startswith(kind) and _is_drawn(name, features)
+        ]
+        for kind in ("video", "audio", "fused")
+    ]
     rows = [[name, *(_shown(value) for value in scores[name])] for name in parts]
     chance = 1 / len(np.unique(groups.numbers))
     header = ["features", f"{NEIGHBOURS}-nearest neighbours, mean recall", "silhouette (cosine)"]
@@ -63,15 +64,14 @@ def make_feature_map(material: Material) -> Markup:
     said = (
         f"{material.choice.said}, coloured by {groups.said}. t-SNE keeps neighbours and not distances, and it can show "
         f"clusters where there are none: hence the table. Mean recall: the share of each {groups.said} that its "
-        f"{NEIGHBOURS} nearest clips{others} tell, averaged; guessing gives {chance:.3f}. The silhouette is 1 for groups "
-        "far apart and about 0 for groups that overlap."
+        f"{NEIGHBOURS} nearest clips{others} tell, averaged; guessing gives {chance:.3f}. The silhouette is 1 for "
+        "groups far apart and about 0 for groups that overlap."
     )
     return joined(
         [
-            legend(groups.names[:COLOURS]),
-            Markup('<div class="panels maps">{}</div>').format(joined(maps)),
-            *_by_layer(scores, features),
-            table(header, rows),
+            legend(groups.names),
+            *(Markup('<div class="panels maps">{}</div>').format(joined(maps)) for maps in rows_of_maps if maps),
+            Markup('<div class="beside">{}{}</div>').format(table(header, rows), _by_layer(scores, features)),
             paragraph(said, "note"),
         ]
     )
@@ -113,19 +113,23 @@ def _grouped(said: str, values: Sequence[str], subjects: list[str] | None, order
 def tsne(features: NDArray[np.floating]) -> NDArray[np.float64]:
     """(N, D) to (N, 2), the same every time."""
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     wide = features.astype(np.float64)
     scaled = (wide - wide.mean(axis=0)) / max(1e-12, float(wide.std()))
     perplexity = min(30.0, (len(features) - 1) / 3)
     model = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=_SEED)
-    points: NDArray[np.float64] = model.fit_transform(scaled)
+    # So few points gain nothing from threads, which wait for each other at each of a thousand steps; and sums over
+    # several of them need not come out the same every time.
+    with threadpool_limits(1):
+        points: NDArray[np.float64] = model.fit_transform(scaled)
     return points
 
 
 def neighbour_recall(features: NDArray[np.floating], groups: Groups) -> float:
     """Mean over groups of the share of clips whose nearest neighbours by cosine vote for their group; (N, D).
 
-    Of equal votes the nearest neighbour's decides; clips of one's own speaker are no neighbours where speakers are given.
+    Of equal votes the nearest neighbour's decides. Where speakers are given, clips of one's own are no neighbours.
     """
     wide = features.astype(np.float64)
     unit = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
@@ -171,7 +175,7 @@ def _is_drawn(name: str, features: ClipFeatures) -> bool:
     return int(name.rpartition(" ")[2]) in chosen.tolist()
 
 
-def _by_layer(scores: dict[str, tuple[float, float]], features: ClipFeatures) -> list[Markup]:
+def _by_layer(scores: dict[str, tuple[float, float]], features: ClipFeatures) -> Markup:
     """Neighbours by layer, where there are enough layers for a curve."""
     lines = []
     for name, values in (("video", features.video), ("audio", features.audio)):
@@ -179,14 +183,7 @@ def _by_layer(scores: dict[str, tuple[float, float]], features: ClipFeatures) ->
             numbers = list(range(1, len(values) + 1))
             ys = [scores[f"{name}, layer {number}"][0] for number in numbers]
             lines.append(Line(name=name, xs=numbers, ys=ys, marked=True))
-    if not lines:
-        return []
-    panel = line_panel("nearest neighbours, mean recall", lines, unit="layer")
-    return [Markup('<div class="panels">{}</div>').format(panel)]
-
-
-def _tooltip(info: ClipInfo, groups: Groups, place: int) -> str:
-    return f"{info.clip_id}: {groups.names[groups.numbers[place]]}"
+    return line_panel("nearest neighbours, mean recall", lines, unit="layer", from_zero=True) if lines else Markup("")
 
 
 def _numbers(recall: float, silhouette_: float) -> str:

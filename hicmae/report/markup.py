@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 Cell = str | int | Markup
 
@@ -31,7 +31,7 @@ def table(header: Sequence[Cell], rows: Iterable[Sequence[Cell]], *, text_column
 
     def row(cells: Sequence[Cell], tag: str) -> Markup:
         made = (
-            Markup("<{0}{1}>{2}</{0}>").format(tag, Markup('' if place < text_columns else ' class="n"'), cell)
+            Markup("<{0}{1}>{2}</{0}>").format(tag, Markup("" if place < text_columns else ' class="n"'), cell)
             for place, cell in enumerate(cells)
         )
         return Markup("<tr>{}</tr>").format(joined(made))
@@ -65,13 +65,17 @@ def folded(summary: str | Markup, content: Markup) -> Markup:
     return Markup("<details><summary>{}</summary>{}</details>").format(summary, content)
 
 
+def colour_of(group: int) -> str:
+    """The class of the page's style for a group; beyond those that it tells apart, one grey for all."""
+    return f"k{group}" if group < COLOURS else "others"
+
+
 def legend(names: Sequence[str]) -> Markup:
-    """Names with their colours, numbered as the classes ``k0``, ``k1``, ... of the page's style."""
-    marks = (Markup('<span><i class="k{}"></i>{}</span>').format(i % COLOURS, name) for i, name in enumerate(names))
+    """Names with their colours; those beyond the colours there are share one line."""
+    shown = [*names[:COLOURS], *([f"{len(names) - COLOURS} others"] if len(names) > COLOURS else [])]
+    marks = (Markup('<span><i class="{}"></i>{}</span>').format(colour_of(i), name) for i, name in enumerate(shown))
     return Markup('<p class="legend">{}</p>').format(joined(marks))
 
 
 COLOURS = 10
 """Colours that the page's style tells apart."""
-
-__all__ = ["COLOURS", "Cell", "escape", "facts", "folded", "joined", "legend", "paragraph", "picture", "table"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hicmae.data.source import ClipSource
     from hicmae.report.clip_choice import ClipChoice
     from hicmae.report.clip_features import ClipFeatures
+    from hicmae.report.reconstructions import Played
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,15 @@ class Material:
         from hicmae.report.clip_features import compute_features
 
         return compute_features(self.run, self.source, self.choice.numbers, device=self.device)
+
+    @cached_property
+    def played(self) -> Played:
+        """Reconstructions of some of them."""
+        from hicmae.report.reconstructions import play_clips
+
+        if not self.settings.animated:
+            raise NotAvailableError("left out by --animated 0")
+        return play_clips(self.run, self.source, self.choice.numbers, self.settings.animated, device=self.device)
 
     def frames_of(self, clip_ids: Sequence[str]) -> dict[str, Image.Image]:
         """The frame in the middle of each of these clips that has a picture and can be decoded."""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from hicmae.report.markup import Cell, joined, paragraph, picture, table
+from hicmae.report.markup import joined, paragraph, picture
 from hicmae.report.material import Material
 from hicmae.report.pictures import webp
 from hicmae.report.run import NotAvailableError
@@ -21,27 +21,31 @@ def make_mistakes(material: Material) -> Markup:
     if not len(worst):
         return paragraph(f"None of {len(shown.table)} clips is wrong ({shown.title}).")
     pictures = _pictures(material, worst["clip_id"].tolist())
-    rows: list[list[Cell]] = []
-    for row in worst.to_dict("records"):
-        cells: list[Cell] = [pictures[row["clip_id"]]] if pictures else []
-        rows.append([*cells, row["clip_id"], row["subject"] or "-", row["is"], row["called"], row["how"]])
-    titles = ["true", "called", "probability (of the true class)" if shown.classes else "error"]
-    header: list[Cell] = [*([""] if pictures else []), "clip", "speaker", *titles]
+    cards = (
+        Markup('<figure class="panel">{}<figcaption>{}<small>{}</small></figcaption>true <b>{}</b>, called <b>{}</b>'
+               "<br><small>{}</small></figure>").format(
+            pictures.get(row["clip_id"], ""), row["clip_id"], row["subject"], row["is"], row["called"], row["how"]
+        )
+        for row in worst.to_dict("records")
+    )  # fmt: skip
     wrong = (shown.table["label"] != shown.table["predicted"]).sum() if shown.classes else len(shown.table)
     what = f"of {wrong} wrong among {len(shown.table)} clips" if shown.classes else f"of {wrong} clips"
     note = f"The {len(worst)} most confident {what}: {shown.title}. A label can be wrong too."
-    return joined([paragraph(note), table(header, rows, text_columns=len(header) - 1)])
+    return joined([paragraph(note), Markup('<div class="panels cards">{}</div>').format(joined(cards))])
 
 
 def _by_class(predictions: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
     wrong = predictions[predictions["label"] != predictions["predicted"]].copy()
+    if not len(wrong):
+        return wrong
     probabilities = wrong[[f"probability_{name}" for name in classes]].to_numpy()
     place = {name: i for i, name in enumerate(classes)}
     rows = np.arange(len(wrong))
-    wrong["called_p"] = probabilities[rows, wrong["predicted"].map(place)] if len(wrong) else []
-    true_p = probabilities[rows, wrong["label"].map(place)] if len(wrong) else []
+    wrong["called_p"] = probabilities[rows, wrong["predicted"].map(place)]
+    true_p = probabilities[rows, wrong["label"].map(place)]
     wrong["is"], wrong["called"] = wrong["label"], wrong["predicted"]
-    wrong["how"] = [f"{a:.2f} ({b:.2f})" for a, b in zip(wrong["called_p"], true_p, strict=True)]
+    pairs = zip(wrong["called_p"], true_p, strict=True)
+    wrong["how"] = [f"probability {called:.2f}, of the true class {true:.2f}" for called, true in pairs]
     return wrong.sort_values(["called_p", "clip_id"], ascending=[False, True]).head(_SHOWN)
 
 
@@ -56,7 +60,7 @@ def _by_value(predictions: pd.DataFrame, dimensions: tuple[str, ...]) -> pd.Data
     for kind, column in (("is", "target"), ("called", "prediction")):
         values = [row[f"{name}_{column}"] for (_, row), name in zip(predictions.iterrows(), names, strict=True)]
         worst[kind] = [f"{name} {value:.2f}" for name, value in zip(names, values, strict=True)]
-    worst["how"] = [f"{value:.2f}" for value in worst["error"]]
+    worst["how"] = [f"error {value:.2f}" for value in worst["error"]]
     return worst.sort_values(["error", "clip_id"], ascending=[False, True]).head(_SHOWN)
 
 

@@ -66,7 +66,7 @@ def _known(run: Run) -> dict[str, Any]:
     planned = record.get("steps_planned")
     epoch = last_value(run.history, "epoch")
     return {
-        "date": record.get("started") or provenance.get("date"),
+        "date": _minute(record.get("started")) or provenance.get("date"),
         "data": named,
         "test fold": about.get("test_fold"),
         "model": _model(run),
@@ -92,6 +92,11 @@ def _device(both: Mapping[str, Any]) -> str | None:
     if device is None:
         return None
     return f"{device}, {processes} process{'es' if processes != 1 else ''}, {both.get('precision', '')}".rstrip(", ")
+
+
+def _minute(instant: str | None) -> str | None:
+    """``2026-01-31T10:20:30+00:00`` without what nobody asks for."""
+    return f"{instant[:10]} {instant[11:16]} UTC" if instant else None
 
 
 def _one_of(first: Any, second: Any) -> Any:

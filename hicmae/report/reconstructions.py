@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from markupsafe import Markup
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.augment import PretrainingDraws
 from hicmae.data.order import clip_generator
+from hicmae.data.source import ClipSource
 from hicmae.figures.reconstruction_animation import AnimationSettings, animate_reconstruction
 from hicmae.media.batch_transform import BatchTransform
 from hicmae.pretraining import HiCMAE, Objective
@@ -36,9 +38,18 @@ class PlayedClip:
     """Mean absolute error of masked values of the normalised log-mel."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """Reconstructions of one checkpoint."""
+
+    clips: list[PlayedClip]
+    steps: int
+    """Optimiser steps behind the checkpoint."""
+
+
 def make_reconstructions(material: Material) -> Markup:
     """Some clips of the data, masked as in training and always the same way."""
-    clips, step = play_clips(material)
+    clips, step = material.played.clips, material.played.steps
     figures = (
         Markup(
             '<figure class="played">{}<figcaption>{}<br><small>mean error where masked: colours {:.3f}, log-mel {:.3f}'
@@ -50,28 +61,27 @@ def make_reconstructions(material: Material) -> Markup:
         )
         for clip in clips
     )  # fmt: skip
-    ratios = [material.run.data.get(f"{name}_mask_ratio", default) for name, default in (("video", 0.9), ("audio", 0.8))]
+    ratios = [
+        material.run.data.get(f"{name}_mask_ratio", default) for name, default in (("video", 0.9), ("audio", 0.8))
+    ]
     text = (
         f"The checkpoint after {step} steps, on the window in the middle of {len(clips)} clips "
-        f"({material.choice.said.partition(' of ')[2]}). Of the video {ratios[0]:.0%} of the patches are masked, of the "
-        f"sound {ratios[1]:.0%}; each predicted patch is shown with the mean and deviation of the true one, which the "
-        "model is not asked for."
+        f"({material.choice.said.partition(' of ')[2]}). Of the video {ratios[0]:.0%} of the patches are masked, of "
+        f"the sound {ratios[1]:.0%}; each predicted patch is shown with the mean and deviation of the true one, which "
+        "the model is not asked for."
     )
     return joined([Markup('<div class="plays">{}</div>').format(joined(figures)), paragraph(text, "note")])
 
 
-def play_clips(material: Material) -> tuple[list[PlayedClip], int]:
-    """Reconstructions of the first clips chosen that have picture and sound, and the steps of the checkpoint.
+def play_clips(run: Run, source: ClipSource, numbers: Sequence[int], count: int, *, device: str) -> Played:
+    """Reconstructions of ``count`` of these clips that have picture and sound.
 
     Raises:
-        NotAvailableError: no checkpoint with decoders, no data, or no usable clip.
+        NotAvailableError: no checkpoint with decoders, or no usable clip.
     """
-    run, count = material.run, material.settings.animated
-    if not count:
-        raise NotAvailableError("left out by --animated 0")
-    source, numbers = material.source, _spread(material.choice.numbers, 4 * count)
-    model, spec, step = _load(run)
-    model.to(material.device)
+    numbers = _spread(numbers, 4 * count)
+    model, spec, steps = _load(run)
+    model.to(device)
     left_out: Counter[str] = Counter()
     clips = list(decode_middles(source, numbers, spec, ("video", "audio"), left_out))[:count]
     if not clips:
@@ -90,7 +100,7 @@ def play_clips(material: Material) -> tuple[list[PlayedClip], int]:
     seed = int(run.data.get("seed") or 0)
     drawn = [draws(clip_generator(seed, 0, info.clip_id)) for info, _ in clips]  # as validation masks them
     masks = [torch.from_numpy(np.stack([getattr(d, f"{name}_visible") for d in drawn])) for name in ("video", "audio")]
-    shown = reconstruct(model, *(x.to(material.device) for x in (video, log_mel, *masks)))
+    shown = reconstruct(model, *(x.to(device) for x in (video, log_mel, *masks)))
     settings = AnimationSettings(frame_s=spec.frame_interval_s)
     played = []
     for place, (info, _) in enumerate(clips):
@@ -104,14 +114,14 @@ def play_clips(material: Material) -> tuple[list[PlayedClip], int]:
                 audio_error=_mean_error(shown.log_mel_predicted[place], shown.log_mel[place], absent),
             )
         )
-    return played, step
+    return Played(clips=played, steps=steps)
 
 
 def write_animations(material: Material, folder: Path) -> list[Path]:
     """The same animations as files, ``reconstruction_N.webp``."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for number, clip in enumerate(play_clips(material)[0]):
+    for number, clip in enumerate(material.played.clips):
         path = folder / f"reconstruction_{number}.webp"
         path.write_bytes(clip.webp)
         paths.append(path)
@@ -133,9 +143,11 @@ def _load(run: Run) -> tuple[HiCMAE, InputSpec, int]:
     return model.eval(), spec, int(checkpoint.get("global_step", 0))
 
 
-def _spread(numbers: list[int], count: int) -> list[int]:
+def _spread(numbers: Sequence[int], count: int) -> list[int]:
     """So many of them, evenly: clips beside one another are often of one person."""
-    return [numbers[i] for i in np.unique(np.linspace(0, len(numbers) - 1, min(count, len(numbers))).round().astype(int))]
+    return [
+        numbers[i] for i in np.unique(np.linspace(0, len(numbers) - 1, min(count, len(numbers))).round().astype(int))
+    ]
 
 
 def _mean_error(predicted: torch.Tensor, true: torch.Tensor, where: torch.Tensor) -> float:

@@ -30,7 +30,10 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The run's full configuration; empty where it was not kept."""
+        """The run's full configuration, of a cross-validation that of its first fold; empty where it was not kept."""
+        if self.kind == "folds":
+            folds = sorted(path for path in self.root.glob("fold*") if path.is_dir())
+            return next((own for fold in folds if (own := Run(root=fold, kind="finetune").config)), {})
         text = self.config_text
         if not text:
             return {}
@@ -104,7 +107,9 @@ def open_run(root: str | Path) -> Run:
     """
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}; give the run directory, the trainer.default_root_dir of the training")
+        raise FileNotFoundError(
+            f"no folder {root}; give the run directory, the trainer.default_root_dir of the training"
+        )
     if (root / "folds.json").is_file():
         return Run(root=root, kind="folds")
     kind = _kind_of(root)

@@ -55,8 +55,9 @@ def make_speakers(material: Material) -> Markup:
     note = "UAR of a speaker is over the classes that the speaker has. The bar is the mean of the speakers."
     return joined(
         [
-            Markup('<div class="panels">{}</div>').format(joined(panels)),
-            folded(f"All {len(rows)} speakers", listed) if len(rows) > _FOLDED_FROM else listed,
+            Markup('<div class="beside">{}<div class="stack">{}</div></div>').format(
+                folded(f"All {len(rows)} speakers", listed) if len(rows) > _FOLDED_FROM else listed, joined(panels)
+            ),
             paragraph(f"{shown.title[0].upper()}{shown.title[1:]}. {note}", "note"),
         ]
     )

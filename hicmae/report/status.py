@@ -93,5 +93,3 @@ def _broken_batch(run: Run) -> str:
     except (ValueError, OSError, AttributeError):
         clips = ""
     return f" nonfinite/{found[-1].name} holds the batch" + (f" (clips {clips}, ...)." if clips else ".")
-
-

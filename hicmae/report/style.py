@@ -8,7 +8,7 @@ STYLE = """
 @media (prefers-color-scheme:dark){:root{--ink:#e6e9ef;--soft:#9aa4b4;--line:#333b49;--paper:#12161d;--card:#1a202a;
 --accent:#6ea8e6;--good:#57c785;--bad:#ef7b6e;--warn:#e0a44a}}
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:72rem;padding:1.2rem 1rem 3rem;background:var(--paper);color:var(--ink);
+body{margin:0 auto;max-width:76rem;padding:1.2rem 1rem 3rem;background:var(--paper);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 h1{font-size:1.6rem;margin:.2rem 0;overflow-wrap:anywhere}h2{font-size:1.2rem;margin:2.2rem 0 .7rem;
 padding-bottom:.25rem;border-bottom:2px solid var(--line)}h3{font-size:1rem;margin:1.2rem 0 .4rem}
@@ -27,13 +27,18 @@ overflow-wrap:anywhere}.absent.failed{border-color:var(--bad)}
 font-variant-numeric:tabular-nums}
 th,td{padding:.22rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:middle}
 thead th{color:var(--soft);font-weight:600;vertical-align:bottom}.n{text-align:right}
-.confusion td{text-align:center;min-width:3.1rem;padding:.2rem;
+.confusion td{text-align:center;min-width:2.8rem;padding:.2rem;
 background:rgb(47 109 179/calc(var(--share)*.95));print-color-adjust:exact}
-.confusion td small{display:block;line-height:1.1}.confusion .deep,.confusion .deep small{color:#fff}
+.confusion td small{display:block;line-height:1.1}.confusion .none{color:var(--soft);opacity:.55}
+.confusion .deep,.confusion .deep small{color:#fff}
 .confusion tbody th{white-space:nowrap;font-weight:500}
 .confusion .turned{text-align:center;font-weight:500;padding:.2rem}
 .panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr));gap:.7rem}
-.maps{grid-template-columns:repeat(auto-fill,minmax(min(100%,13rem),1fr))}
+.maps{grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr));margin-bottom:.7rem}
+.cards{grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr));font-size:.88rem}
+.cards .thumb{float:left;margin-right:.7rem}.cards .panel{overflow-wrap:anywhere}
+.beside{display:flex;flex-wrap:wrap;gap:.7rem 2.5rem;align-items:flex-start}.beside>.wide{max-width:100%}
+.beside>.panel{flex:0 1 24rem}.stack{display:grid;gap:.7rem;flex:1 1 20rem;max-width:32rem}
 figure{margin:0}.panel,.played{background:var(--card);border:1px solid var(--line);border-radius:.5rem;
 padding:.5rem .6rem;break-inside:avoid}
 .panel svg{display:block;width:100%;height:auto;touch-action:pan-y}.panel figcaption{font-size:.87rem;font-weight:600}
@@ -46,7 +51,8 @@ padding:.5rem .6rem;break-inside:avoid}
 .query .right .thumb{outline:3px solid var(--good)}.query .right figcaption{color:var(--good)}
 .query .wrong .thumb{outline:2px solid var(--bad)}.query .wrong figcaption{color:var(--bad)}
 .legend span{margin-right:.9rem;white-space:nowrap}.legend i,figcaption i{display:inline-block;width:.7rem;
-height:.7rem;border-radius:50%;margin-right:.3rem;vertical-align:-.05rem}figcaption span{margin-right:.5rem}
+height:.7rem;border-radius:50%;margin-right:.3rem;vertical-align:-.05rem}
+figcaption span{margin-right:.5rem;white-space:nowrap}
 .grid{stroke:var(--line);stroke-width:.7}.axis{stroke:var(--soft);stroke-width:.8}.mean{stroke:var(--warn);
 stroke-width:2}.ideal{stroke:var(--soft);stroke-dasharray:4 3}.tick{fill:var(--soft);font-size:10px}
 .line{fill:none;stroke-width:1.6;stroke-linejoin:round}.faint{opacity:.65}
@@ -61,9 +67,20 @@ footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
 .plays,.panels{grid-template-columns:repeat(3,1fr)}.plays{grid-template-columns:repeat(2,1fr)}}
 """
 
-_COLOURS = ("#3b7dd8", "#e0803a", "#2f9e62", "#c94f7c", "#8a63d2", "#b5a12a", "#23a3a8", "#d6493e", "#7a8796", "#9c6b3f")
+_COLOURS = (
+    "#3b7dd8",
+    "#e0803a",
+    "#2f9e62",
+    "#c94f7c",
+    "#8a63d2",
+    "#b5a12a",
+    "#23a3a8",
+    "#d6493e",
+    "#7a8796",
+    "#9c6b3f",
+)
 
-STYLE += "".join(
+STYLE += ".others{fill:#8a929e;background:#8a929e;opacity:.45}\n" + "".join(
     f".k{number}{{fill:{colour};background:{colour}}}.s{number}{{stroke:{colour}}}\n"
     for number, colour in enumerate(_COLOURS)
 )

@@ -15,7 +15,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from hicmae.report.markup import COLOURS, joined
+from hicmae.report.markup import COLOURS, colour_of, joined
 
 _WIDTH, _HEIGHT = 320.0, 190.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 8.0, 8.0, 24.0
@@ -38,18 +38,25 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     span = high - low
     if span <= 0 or not math.isfinite(span):
         return [low]
-    step = 10 ** math.floor(math.log10(span / count))
-    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= count)
+    power = 10 ** math.floor(math.log10(span / count))
+    step = power * next(
+        factor for limit, factor in ((1.5, 1), (3.5, 2), (7.5, 5), (11, 10)) if span / count / power < limit
+    )
     first = math.ceil(low / step - 1e-9)
     return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def line_panel(title: str, lines: Sequence[Line], *, unit: str = "step") -> Markup:
-    """A panel of lines over ``unit``; more than 300 points a line become the means of neighbours."""
+def line_panel(title: str, lines: Sequence[Line], *, unit: str = "step", from_zero: bool = False) -> Markup:
+    """A panel of lines over ``unit``; more than 300 points a line become the means of neighbours.
+
+    ``from_zero``: the scale begins at 0, for amounts.
+    """
     lines = [_thinned(line) for line in lines if len(line.xs)]
     xs, ys = (np.concatenate([getattr(line, axis) for line in lines]) for axis in ("xs", "ys"))
     finite = ys[np.isfinite(ys)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    if from_zero:
+        low, high = min(low, 0.0), high or 1.0
     if low == high:
         low, high = low - (abs(low) or 1) * 0.1, high + (abs(high) or 1) * 0.1
     left, right = float(xs.min()), float(xs.max())
@@ -62,7 +69,9 @@ def line_panel(title: str, lines: Sequence[Line], *, unit: str = "step") -> Mark
         parts.append(Markup('<polyline class="line s{}" points="{}"/>').format(number % COLOURS, " ".join(runs)))
         if line.marked or len(runs) == 1:
             dots = (run.split(",") for run in runs)
-            parts += [Markup('<circle class="k{}" r="2.4" cx="{}" cy="{}"/>').format(number % COLOURS, *d) for d in dots]
+            parts += [
+                Markup('<circle class="k{}" r="2.4" cx="{}" cy="{}"/>').format(number % COLOURS, *d) for d in dots
+            ]
     shown = [[line.name, [[_short(x), _short(y)] for x, y in zip(line.xs, line.ys, strict=True)]] for line in lines]
     scale = [left, right, low, high, _LEFT, _WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM]
     names = joined(
@@ -74,15 +83,13 @@ def line_panel(title: str, lines: Sequence[Line], *, unit: str = "step") -> Mark
         '<figure class="panel"><figcaption>{} <small>{}</small></figcaption>'
         '<svg viewBox="0 0 {:g} {:g}" role="img" aria-label="{} over {}" data-lines="{}" data-scale="{}" '
         'data-unit="{}">{}<g class="pointer"></g></svg></figure>'
-    ).format(
-        title, names, _WIDTH, _HEIGHT, title, unit, json.dumps(shown), json.dumps(scale), unit, joined(parts)
-    )
+    ).format(title, names, _WIDTH, _HEIGHT, title, unit, json.dumps(shown), json.dumps(scale), unit, joined(parts))
 
 
 def point_panel(
     title: str, points: NDArray[np.floating], groups: Sequence[int], names: Sequence[str], *, note: str = ""
 ) -> Markup:
-    """Points in a plane without axes, coloured by group.
+    """Points in a plane without axes, each of which is stretched to fill the panel; coloured by group.
 
     Args:
         title: above the panel.
@@ -92,12 +99,11 @@ def point_panel(
         note: below the title.
     """
     side, margin = 200.0, 6.0
-    low, span = points.min(axis=0), np.ptp(points, axis=0).max() or 1.0
-    centre = (span - np.ptp(points, axis=0)) / 2
-    places = margin + (points - low + centre) / span * (side - 2 * margin)
+    span = np.ptp(points, axis=0)
+    places = margin + (points - points.min(axis=0)) / np.where(span > 0, span, 1) * (side - 2 * margin)
     dots = (
-        Markup('<circle class="k{}" r="3" cx="{:.0f}" cy="{:.0f}"><title>{}</title></circle>').format(
-            group % COLOURS, x, y, name
+        Markup('<circle class="{}" r="3" cx="{:.0f}" cy="{:.0f}"><title>{}</title></circle>').format(
+            colour_of(group), x, y, name
         )
         for (x, y), group, name in zip(places, groups, names, strict=True)
     )
@@ -146,9 +152,7 @@ def strip_panel(title: str, values: Sequence[float], names: Sequence[str], *, lo
         '<figure class="panel"><figcaption>{}</figcaption><svg viewBox="0 0 {:g} 86" role="img" aria-label="{}">'
         '<line class="axis" x1="{:g}" x2="{:g}" y1="66" y2="66"/><line class="mean" x1="{:.1f}" x2="{:.1f}" y1="6" '
         'y2="66"><title>mean {:.3g}</title></line>{}{}</svg></figure>'
-    ).format(
-        title, _WIDTH, title, _LEFT, _WIDTH - _RIGHT, mean, mean, float(np.mean(values)), axis, joined(dots)
-    )
+    ).format(title, _WIDTH, title, _LEFT, _WIDTH - _RIGHT, mean, mean, float(np.mean(values)), axis, joined(dots))
 
 
 @dataclass(frozen=True, kw_only=True)
