@@ -113,7 +113,7 @@ def _grouped(said: str, values: Sequence[str], subjects: list[str] | None, order
 def tsne(features: NDArray[np.floating]) -> NDArray[np.float64]:
     """(N, D) to (N, 2), the same every time."""
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     wide = features.astype(np.float64)
     scaled = (wide - wide.mean(axis=0)) / max(1e-12, float(wide.std()))

@@ -78,6 +78,8 @@ class Material:
         """Reconstructions of some of them."""
         from hicmae.report.reconstructions import play_clips
 
+        if self.run.kind != "pretrain":
+            raise NotAvailableError("reconstructions are of pre-training alone: fine-tuning leaves the decoders out")
         if not self.settings.animated:
             raise NotAvailableError("left out by --animated 0")
         return play_clips(self.run, self.source, self.choice.numbers, self.settings.animated, device=self.device)

@@ -22,8 +22,8 @@ def make_mistakes(material: Material) -> Markup:
         return paragraph(f"None of {len(shown.table)} clips is wrong ({shown.title}).")
     pictures = _pictures(material, worst["clip_id"].tolist())
     cards = (
-        Markup('<figure class="panel">{}<figcaption>{}<small>{}</small></figcaption>true <b>{}</b>, called <b>{}</b>'
-               "<br><small>{}</small></figure>").format(
+        Markup('<figure class="panel">{}<div><figcaption>{} <small>{}</small></figcaption>true <b>{}</b>, called '
+               "<b>{}</b><br><small>{}</small></div></figure>").format(
             pictures.get(row["clip_id"], ""), row["clip_id"], row["subject"], row["is"], row["called"], row["how"]
         )
         for row in worst.to_dict("records")

@@ -139,7 +139,8 @@ def _load(run: Run) -> tuple[HiCMAE, InputSpec, int]:
         model = HiCMAE(config, objective=Objective(**(run.model.get("objective") or {})), spec=spec)
         model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
     except Exception as error:  # torch names a dozen kinds of damage by as many exceptions
-        raise NotAvailableError(f"{path.name} is no pre-training checkpoint, or is damaged ({error})") from error
+        said = str(error).partition("\n")[0]
+        raise NotAvailableError(f"{path.name} is no pre-training checkpoint, or is damaged ({said})") from error
     return model.eval(), spec, int(checkpoint.get("global_step", 0))
 
 

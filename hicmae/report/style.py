@@ -26,7 +26,7 @@ overflow-wrap:anywhere}.absent.failed{border-color:var(--bad)}
 .wide{overflow-x:auto;margin:.6rem 0}table{border-collapse:collapse;font-size:.88rem;
 font-variant-numeric:tabular-nums}
 th,td{padding:.22rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:middle}
-thead th{color:var(--soft);font-weight:600;vertical-align:bottom}.n{text-align:right}
+thead th{color:var(--soft);font-weight:600;vertical-align:bottom}.n{text-align:right}td.n,tbody td:first-child{white-space:nowrap}
 .confusion td{text-align:center;min-width:2.8rem;padding:.2rem;
 background:rgb(47 109 179/calc(var(--share)*.95));print-color-adjust:exact}
 .confusion td small{display:block;line-height:1.1}.confusion .none{color:var(--soft);opacity:.55}
@@ -36,7 +36,7 @@ background:rgb(47 109 179/calc(var(--share)*.95));print-color-adjust:exact}
 .panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr));gap:.7rem}
 .maps{grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr));margin-bottom:.7rem}
 .cards{grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr));font-size:.88rem}
-.cards .thumb{float:left;margin-right:.7rem}.cards .panel{overflow-wrap:anywhere}
+.cards .panel{display:flex;gap:.7rem;overflow-wrap:anywhere}.cards img{flex:none}
 .beside{display:flex;flex-wrap:wrap;gap:.7rem 2.5rem;align-items:flex-start}.beside>.wide{max-width:100%}
 .beside>.panel{flex:0 1 24rem}.stack{display:grid;gap:.7rem;flex:1 1 20rem;max-width:32rem}
 figure{margin:0}.panel,.played{background:var(--card);border:1px solid var(--line);border-radius:.5rem;
@@ -62,9 +62,10 @@ details summary{cursor:pointer;color:var(--accent);margin:.5rem 0}
 pre{background:var(--card);border:1px solid var(--line);border-radius:.4rem;padding:.7rem;overflow-x:auto;
 font-size:.8rem;line-height:1.4}
 footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
-@media (max-width:34rem){.facts{grid-template-columns:1fr;gap:0}.facts dt{margin-top:.3rem;font-size:.8rem}}
+@media (max-width:34rem){.maps{grid-template-columns:1fr 1fr}.panel figcaption small{display:block;margin:0}}
 @media print{body{max-width:none;font-size:11px}nav,.pointer{display:none}h2{break-after:avoid}
-.plays,.panels{grid-template-columns:repeat(3,1fr)}.plays{grid-template-columns:repeat(2,1fr)}}
+.plays,.panels{grid-template-columns:repeat(3,1fr)}.plays{grid-template-columns:repeat(2,1fr)}
+.maps{grid-template-columns:repeat(4,1fr)}}
 """
 
 _COLOURS = (

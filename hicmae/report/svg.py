@@ -63,7 +63,7 @@ def line_panel(title: str, lines: Sequence[Line], *, unit: str = "step", from_ze
     if left == right:
         left, right = left - 0.5, right + 0.5
     place = _Place(left=left, right=right, low=low, high=high)
-    parts = [_grid(place)]
+    parts = [_grid(place, whole=bool((xs == np.round(xs)).all()))]
     for number, line in enumerate(lines):
         runs = [f"{place.x(x):.1f},{place.y(y):.1f}" for x, y in zip(line.xs, line.ys, strict=True) if math.isfinite(y)]
         parts.append(Markup('<polyline class="line s{}" points="{}"/>').format(number % COLOURS, " ".join(runs)))
@@ -178,7 +178,8 @@ def _framed(title: str, label: str, content: Markup) -> Markup:
     ).format(title, _WIDTH, _HEIGHT, label, content)
 
 
-def _grid(place: _Place) -> Markup:
+def _grid(place: _Place, *, whole: bool = False) -> Markup:
+    """``whole``: the numbers below are counts, of which there are no halves."""
     bottom = _HEIGHT - _BOTTOM
     across = (
         Markup('<line class="grid" x1="{0:g}" x2="{1:g}" y1="{2:.1f}" y2="{2:.1f}"/>'
@@ -192,6 +193,7 @@ def _grid(place: _Place) -> Markup:
             place.x(tick), bottom + 15, tick
         )
         for tick in ticks(place.left, place.right, 5)
+        if not whole or tick == round(tick)
     )
     axis = Markup('<line class="axis" x1="{0:g}" x2="{1:g}" y1="{2:g}" y2="{2:g}"/>').format(
         _LEFT, _WIDTH - _RIGHT, bottom
