@@ -133,7 +133,7 @@ def _outputs(source: ClipSource) -> ClipOutputs:
         true = EMOTIONS.index(str(labels["emotion"]))
         called = (true + 1) % 3 if number % 5 in (0, 4) else true
         probabilities = np.full(3, 0.1)
-        probabilities[called] = 0.8 + number / 1000
+        probabilities[called] = 0.3 + number / 20
         rows.append([*(probabilities / probabilities.sum()), float(labels["valence"]) + rng.normal() / 10, 1, 1])
     count = len(source)
     return ClipOutputs(index=np.arange(count), outputs=np.array(rows), segments=np.full(count, 2))

@@ -194,7 +194,8 @@ def test_reconstructions_play(pretrain_page: Page) -> None:
         image.load()
         assert image.info["duration"] == 160
         first, later = (np.asarray((image.seek(n), image.convert("RGB"))[1], dtype=int) for n in (0, 8))
-        assert np.abs(first - later).max() > 20
+        frame = np.s_[20:170, 5:155]  # of the original: the line that runs below it is no motion of the clip
+        assert np.abs(first - later)[frame].mean() > 10
 
 
 def test_the_animations_are_written_as_files_too(pretrain_file: Path, pretrain_page: Page) -> None:

@@ -26,7 +26,8 @@ overflow-wrap:anywhere}.absent.failed{border-color:var(--bad)}
 .wide{overflow-x:auto;margin:.6rem 0}table{border-collapse:collapse;font-size:.88rem;
 font-variant-numeric:tabular-nums}
 th,td{padding:.22rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:middle}
-thead th{color:var(--soft);font-weight:600;vertical-align:bottom}.n{text-align:right}td.n,tbody td:first-child{white-space:nowrap}
+thead th{color:var(--soft);font-weight:600;vertical-align:bottom}.n{text-align:right}
+td.n,tbody td:first-child{white-space:nowrap}
 .confusion td{text-align:center;min-width:2.8rem;padding:.2rem;
 background:rgb(47 109 179/calc(var(--share)*.95));print-color-adjust:exact}
 .confusion td small{display:block;line-height:1.1}.confusion .none{color:var(--soft);opacity:.55}
