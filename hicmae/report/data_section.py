@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from hicmae.data.shard_index import INDEX_NAME, ShardIndex
+from hicmae.data.source import ClipSource
 from hicmae.report.history import last_value
 from hicmae.report.markup import facts, joined, paragraph, table
 from hicmae.report.material import Material
@@ -93,17 +96,11 @@ def _as_stored(material: Material) -> list[Markup]:
         source = material.source
     except NotAvailableError as reason:
         return [Markup('<p class="absent">As stored: {}.</p>').format(str(reason).rstrip("."))]
-    clips: Counter[str] = Counter()
-    subjects: dict[str, set[str]] = defaultdict(set)
-    for number in range(len(source)):
-        info = source.info(number)
-        clips[info.split or "(none)"] += 1
-        subjects[info.split or "(none)"].add(info.subject)
-    seconds, rejected = _of_indices(material)
+    splits, rejected = _counted(material, source)
     rows = [
-        [split, f"{count:,}", str(len(subjects[split] - {""}) or "-"),
-         f"{seconds[split] / 3600:.2f}" if seconds.get(split) else "-"]
-        for split, count in sorted(clips.items())
+        [split, f"{one.clips:,}", str(len(one.subjects - {""}) or "-"),
+         f"{one.seconds / 3600:.2f}" if one.seconds else "-"]
+        for split, one in sorted(splits.items())
     ]  # fmt: skip
     parts = [
         Markup("<h3>As stored</h3>"),
@@ -116,20 +113,33 @@ def _as_stored(material: Material) -> list[Markup]:
     return parts
 
 
-def _of_indices(material: Material) -> tuple[dict[str, float], Counter[str]]:
-    """Seconds by split and rejected clips by reason, of shard folders on this machine."""
-    from hicmae.data.shard_index import ShardIndex
+@dataclass
+class _Split:
+    clips: int = 0
+    subjects: set[str] = field(default_factory=set)
+    seconds: float = 0.0
+    """0 where it is not known."""
 
-    seconds: dict[str, float] = defaultdict(float)
+    def add(self, subject: str, seconds: float | None) -> None:
+        self.clips += 1
+        self.subjects.add(subject)
+        self.seconds += seconds or 0.0
+
+
+def _counted(material: Material, source: ClipSource) -> tuple[dict[str, _Split], Counter[str]]:
+    """What is in each split, and rejected clips by reason, which indices on this machine alone tell."""
+    splits: dict[str, _Split] = defaultdict(_Split)
     rejected: Counter[str] = Counter()
     data = material.run.data
     given: list[Any] = list(material.settings.data) or data.get("val_shards") or data.get("shards") or []
+    if not given or not all((Path(place) / INDEX_NAME).is_file() for place in given):
+        for number in range(len(source)):
+            info = source.info(number)
+            splits[info.split or "(none)"].add(info.subject, None)
+        return splits, rejected
     for place in given:
-        if not (Path(place) / "index.json").is_file():
-            continue
         index, _ = ShardIndex.read(place)
-        pairs = zip(index.clips.values("split"), index.clips.values("duration_s"), strict=True)
-        for split, duration in pairs:
-            seconds[split or "(none)"] += duration or 0.0
+        for row in zip(*(index.clips.values(name) for name in ("split", "subject", "duration_s")), strict=True):
+            splits[row[0] or "(none)"].add(row[1], row[2])
         rejected.update(reject.reason for reject in index.rejected)
-    return seconds, rejected
+    return splits, rejected

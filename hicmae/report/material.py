@@ -55,8 +55,6 @@ class Material:
         """The run's clips."""
         from hicmae.report.clip_choice import open_data
 
-        if not self.settings.clips:
-            raise NotAvailableError("left out by --clips 0")
         return open_data(self.run, self.settings.data)
 
     @cached_property
@@ -64,6 +62,7 @@ class Material:
         """The clips that are looked at again."""
         from hicmae.report.clip_choice import choose_clips
 
+        self._refuse_none()
         return choose_clips(self.run, self.source, self._predictions_if_any(), self.settings.clips)
 
     @cached_property
@@ -71,7 +70,8 @@ class Material:
         """Features of these clips."""
         from hicmae.report.clip_features import compute_features
 
-        return compute_features(self.run, self.source, self.choice.numbers, device=self.device)
+        numbers = self.choice.numbers
+        return compute_features(self.run, self.source, numbers, device=self.device)
 
     @cached_property
     def played(self) -> Played:
@@ -82,7 +82,8 @@ class Material:
             raise NotAvailableError("reconstructions are of pre-training alone: fine-tuning leaves the decoders out")
         if not self.settings.animated:
             raise NotAvailableError("left out by --animated 0")
-        return play_clips(self.run, self.source, self.choice.numbers, self.settings.animated, device=self.device)
+        numbers = self.choice.numbers
+        return play_clips(self.run, self.source, numbers, self.settings.animated, device=self.device)
 
     def frames_of(self, clip_ids: Sequence[str]) -> dict[str, Image.Image]:
         """The frame in the middle of each of these clips that has a picture and can be decoded."""
@@ -91,6 +92,7 @@ class Material:
         from hicmae.config import InputSpec
         from hicmae.report.clip_features import decode_middles, small
 
+        self._refuse_none()
         source, wanted = self.source, set(clip_ids)
         numbers = [number for number in range(len(source)) if source.info(number).clip_id in wanted]
         clips = decode_middles(source, numbers, InputSpec(), ("video",), Counter())
@@ -104,6 +106,10 @@ class Material:
         if self.settings.device != "auto":
             return self.settings.device
         return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def _refuse_none(self) -> None:
+        if not self.settings.clips:
+            raise NotAvailableError("left out by --clips 0")
 
     def _predictions_if_any(self) -> ShownPredictions | None:
         try:

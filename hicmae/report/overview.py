@@ -1,4 +1,4 @@
-"""The head of the page: what run this is, how far it came, and its scores."""
+"""The head of the page: what run this is, and how far it came."""
 
 from __future__ import annotations
 
@@ -7,31 +7,19 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hicmae.metrics import CATEGORICAL, DIMENSIONAL
-from hicmae.report.history import course, last_value
-from hicmae.report.markup import Cell, facts, joined, paragraph, table
+from hicmae.report.history import last_value
+from hicmae.report.markup import Cell, facts
 from hicmae.report.material import Material
-from hicmae.report.predictions import CHECKPOINTS, PARTS, about_of, checkpoint_title
+from hicmae.report.predictions import about_of
 from hicmae.report.run import NotAvailableError, Run
 from hicmae.report.status import status_of
-from hicmae.score_text import score_title, show, show_interval
 
 _JOBS = {"pretrain": "pre-training", "finetune": "fine-tuning", "folds": "cross-validation"}
-_FEW_GROUPS = 20
 
 
 def make_overview(material: Material) -> Markup:
-    """Status, facts, and a table of scores or losses."""
-    run = material.run
-    parts: list[Markup] = [facts(_facts(run))]
-    if run.kind == "pretrain":
-        parts.append(_losses(run))
-    else:
-        try:
-            parts.append(_fold_scores(run) if run.kind == "folds" else _scores(run))
-        except NotAvailableError as reason:
-            parts.append(Markup('<p class="absent">No scores: {}.</p>').format(str(reason).rstrip(".")))
-    return joined(parts)
+    """Facts about the run."""
+    return facts(_facts(material.run))
 
 
 def _facts(run: Run) -> list[tuple[str, Cell]]:
@@ -101,82 +89,3 @@ def _minute(instant: str | None) -> str | None:
 
 def _one_of(first: Any, second: Any) -> Any:
     return second if first is None else first
-
-
-def _losses(run: Run) -> Markup:
-    rows = []
-    names = [name for name in run.history.columns if name.startswith(("train/", "val/"))]
-    for name in sorted(names, key=lambda name: (name.startswith("val/"), not name.endswith("/loss"), name)):
-        steps, values = course(run.history, name)
-        if values:
-            least = min(range(len(values)), key=values.__getitem__)
-            rows.append([name, f"{values[0]:.4f}", f"{values[-1]:.4f}", f"{values[least]:.4f}", f"{steps[least]:.0f}"])
-    if not rows:
-        return Markup('<p class="absent">No line was logged yet.</p>')
-    return table(["loss", "first logged", "last logged", "lowest", "at step"], rows)
-
-
-def _scores(run: Run) -> Markup:
-    about, metrics = about_of(run), run.metrics
-    label = about.get("protocol") or ""
-    columns = [
-        (f"{part}, {checkpoint_title(name, label)}", metrics[name][part])
-        for part in PARTS
-        for name in CHECKPOINTS
-        if isinstance(metrics.get(name), dict) and isinstance(metrics[name].get(part), dict)
-    ]
-    if not columns:
-        raise NotAvailableError("metrics.json holds no scores of a checkpoint")
-    header: list[Cell] = ["score"]
-    for title, scores in columns:
-        header += [title, "95% interval"] if "intervals" in scores else [title]
-    rows: list[list[Cell]] = []
-    for name in headline_scores(columns[0][1]):
-        row: list[Cell] = [score_title(name)]
-        for _, scores in columns:
-            row.append(show(name, scores.get(name)))
-            if "intervals" in scores:
-                row.append(show_interval(name, scores["intervals"].get(name)))
-        rows.append(row)
-    said = [Markup('<p class="warn"><b>{}.</b></p>').format(label[0].upper() + label[1:])] if label else []
-    return joined([*said, table(header, rows), *_about_intervals(columns[0][1].get("intervals"))])
-
-
-def _fold_scores(run: Run) -> Markup:
-    metrics = run.metrics
-    about = about_of(run)
-    label = about.get("protocol") or ""
-    folds = metrics.get("folds", {})
-    parts: list[Markup] = [paragraph(f"{label[0].upper()}{label[1:]}.", "warn")] if label else []
-    for name, pooled in metrics.get("pooled", {}).items():
-        names = headline_scores(pooled)
-        header: list[Cell] = [f"test, {checkpoint_title(name, label)}", *map(score_title, names)]
-        rows: list[list[Cell]] = [
-            [f"fold {fold}", *(show(score, one[name].get(score)) for score in names)] for fold, one in folds.items()
-        ]
-        rows.append(["mean of folds", *(show(score, metrics["mean"][name].get(score)) for score in names)])
-        rows.append(["standard deviation", *(show(score, metrics["sd"][name].get(score)) for score in names)])
-        rows.append(["all clips together", *(show(score, pooled.get(score)) for score in names)])
-        bounds = pooled.get("intervals", {})
-        rows.append(["its 95% interval", *(show_interval(score, bounds.get(score)) for score in names)])
-        parts += [table(header, rows), *_about_intervals(bounds)]
-    return joined(parts)
-
-
-def headline_scores(scores: Mapping[str, Any]) -> list[str]:
-    """Scores that are shown: classes', then of several dimensions each, and not their mean."""
-    means = [n for n in DIMENSIONAL if any(other.startswith(f"{n}_") for other in scores)]
-    dimensional = [n for n in scores if n.split("_")[0] in DIMENSIONAL and n not in means]
-    return [*(n for n in CATEGORICAL if n in scores), *dimensional]
-
-
-def _about_intervals(intervals: Mapping[str, Any] | None) -> list[Markup]:
-    if not intervals:
-        return []
-    text = (
-        f"Intervals: {intervals.get('method')} over {intervals.get('groups')} {intervals.get('over')} of the test, "
-        f"{intervals.get('resamples')} resamples; they speak of the choice of test {intervals.get('over')} alone."
-    )
-    if int(intervals.get("groups") or 0) < _FEW_GROUPS:
-        text += f" With {intervals.get('groups')} they are too narrow."
-    return [paragraph(text, "note")]

@@ -21,6 +21,7 @@ from hicmae.report.mistakes import make_mistakes
 from hicmae.report.overview import make_overview
 from hicmae.report.reconstructions import make_reconstructions
 from hicmae.report.retrieval import make_retrieval
+from hicmae.report.scores import make_losses, make_scores
 from hicmae.report.section import Part, Section, make_section
 from hicmae.report.speakers import make_speakers
 from hicmae.report.style import SCRIPT, STYLE
@@ -28,6 +29,7 @@ from hicmae.report.style import SCRIPT, STYLE
 logger = logging.getLogger(__name__)
 
 _OVERVIEW = Part(name="overview", title="Overview", make=make_overview)
+_SCORES = Part(name="scores", title="Scores", make=make_scores)
 _CURVES = Part(name="curves", title="Curves", make=make_curves)
 _PREDICTED = (
     Part(name="classes", title="Classes", make=make_classes),
@@ -47,13 +49,14 @@ _ENDING = (
 PARTS: dict[str, tuple[Part, ...]] = {
     "pretrain": (
         _OVERVIEW,
+        Part(name="losses", title="Losses", make=make_losses),
         _CURVES,
         Part(name="reconstructions", title="Reconstructions", make=make_reconstructions),
         *_FEATURES,
         *_ENDING,
     ),
-    "finetune": (_OVERVIEW, *_PREDICTED, _CURVES, *_FEATURES, *_ENDING),
-    "folds": (_OVERVIEW, *_PREDICTED, *_ENDING[:2]),
+    "finetune": (_OVERVIEW, _SCORES, *_PREDICTED, _CURVES, *_FEATURES, *_ENDING),
+    "folds": (_OVERVIEW, _SCORES, *_PREDICTED, *_ENDING[:2]),
 }
 """Sections of each kind of run, in order."""
 _TITLES = {"pretrain": "Pre-training", "finetune": "Fine-tuning", "folds": "Cross-validation"}
