@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import pickle
@@ -15,7 +16,7 @@ import pytest
 from hicmae.backbone import Backbone
 from hicmae.checkpoint import save_export
 from hicmae.cli import main
-from hicmae.cli.predict import _figures
+from hicmae.cli.predict import _figures, add_arguments
 from hicmae.inference.items import MediaItem
 from hicmae.inference.prediction_job import PredictionJob
 from hicmae.inference.predictor import Predictor
@@ -150,13 +151,15 @@ def test_a_killed_command_goes_on_and_computes_nothing_twice(
 
 
 def test_pictures_of_files_that_are_called_the_same_do_not_meet(tmp_path: Path) -> None:
-    items = [MediaItem(name=name) for name in ("x/one.mp4", "y/one.mp4", "two.mp4")]
+    items = [MediaItem(name=name) for name in ("x/one.mp4", "y/one.mp4", "two.mp4", "x_one.mp4", "x one.mp4")]
     assert _figures(tmp_path, items) == {
         "x/one.mp4": tmp_path / "x_one.mp4.png", "y/one.mp4": tmp_path / "y_one.mp4.png",
-        "two.mp4": tmp_path / "two.png",
+        "two.mp4": tmp_path / "two.png", "x_one.mp4": tmp_path / "x_one.png", "x one.mp4": tmp_path / "x one.png",
     }  # fmt: skip
     assert _figures(tmp_path / "p.png", items[:1]) == {"x/one.mp4": tmp_path / "p.png"}
-    with pytest.raises(ValueError, match="is one picture, and there are 3 files"):
+    alike = [MediaItem(name=name) for name in ("x y/one.mp4", "x_y/one.mp4")]
+    assert [path.name for path in _figures(tmp_path, alike).values()] == ["x_y_one.mp4.png", "x_y_one.mp4-2.png"]
+    with pytest.raises(ValueError, match="is one picture, and there are 5 files"):
         _figures(tmp_path / "p.png", items)
 
 
@@ -196,3 +199,12 @@ def test_wrong_use_is_said_before_any_work(
     ):
         assert predict(folder, *args) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_page_names_every_option() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "predict.md").read_text(encoding="utf-8")
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    for action in parser._actions:
+        for option in action.option_strings[:1]:
+            assert option in page, option
