@@ -132,7 +132,7 @@ class Embedder:
         self.modalities: tuple[Modality, ...] = tuple(m for m in MODALITIES if m in modalities)
         self.widths = self.settings.widths(backbone.config, self.modalities)
         self.device = torch.device(device)
-        self._backbone = backbone.to(self.device).eval()
+        self.backbone = backbone.to(self.device).eval()
         self._transform = BatchTransform(spec).to(self.device)
 
     @classmethod
@@ -192,13 +192,13 @@ class Embedder:
         if inputs["video"] is None and inputs["log_mel"] is None:
             return out  # a window of silence, for a model of sound
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
-            features = self._backbone(**inputs)
-        values = _streams(self._backbone, features)
+            features = self.backbone(**inputs)
+        values = _streams(self.backbone, features)
         if not bool(features.pooled.isfinite().all()):
             raise ValueError("the model gives features that are not finite; check its weights, or compute in float32")
         for column in out:
             if column == "pooled" and len(self.modalities) == 2:
-                width = self._backbone.config.width
+                width = self.backbone.config.width
                 for place, part in enumerate((*MODALITIES, *_FUSED)):
                     if part in values:
                         out[column][:, place * width : (place + 1) * width] = _array(values[part])
