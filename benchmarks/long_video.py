@@ -101,6 +101,7 @@ def main() -> int:
 def export_untrained(folder: Path, preset: str) -> Path:
     """An exported folder of a model of this size, as it is before training."""
     from hicmae.backbone import Backbone
+    from hicmae.checkpoint import save_export
     from hicmae.config import InputSpec, ModelConfig
 
     config = ModelConfig.preset(preset)
