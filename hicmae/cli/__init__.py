@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "shards": ("hicmae.cli.shards", "pack a manifest's clips into WebDataset shards; inspect or verify them"),
     "export": ("hicmae.cli.export", "turn a training checkpoint into a folder that load_backbone reads"),
     "embed": ("hicmae.cli.embed", "features of video files, with an exported model"),
+    "predict": ("hicmae.cli.predict", "emotions of video files, window by window, with an exported recogniser"),
     "doctor": ("hicmae.cli.doctor", "check this machine: versions, devices, decoders, one clip, one step"),
 }
 
