@@ -172,10 +172,8 @@ def test_export_is_the_best_checkpoint(run: Path) -> None:
     scores = results(run)[0]["best"]["test"]
     assert provenance["metrics"]["test/uar"] == scores["uar"]
     assert model.targets.ranges == {"valence": (0.0, 1.0)}
-    intervals = provenance["intervals"]
-    assert {"level", "over", "groups", "bounds"} <= set(intervals)
-    expected = {f"test/{name}": scores["intervals"][name] for name in ("uar", "ccc") if scores["intervals"][name]}
-    assert {name: intervals["bounds"][name] for name in expected} == expected
+    # one speaker in the test tells nothing of others: tests/test_protocol.py has two
+    assert (provenance["intervals"]["groups"], provenance["intervals"]["bounds"]) == (1, {})
 
 
 def test_the_export_says_what_it_was_made_of(run: Path, manifest: Path, tmp_path: Path) -> None:
