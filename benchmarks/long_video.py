@@ -81,7 +81,7 @@ def main() -> int:
         clip = write_short_clip(args.folder / "clip.mp4").read_bytes()
         draft = write_long_video(clip, args.folder / "draft.mp4", seconds=args.minutes * 60, clip_s=CLIP_S)
         draft.replace(video)
-    model = _export(args.folder / args.preset, args.preset)
+    model = export_untrained(args.folder / args.preset, args.preset)
     out = args.folder / "out.parquet"
     out.unlink(missing_ok=True)
     command = [sys.executable, "-m", "hicmae", "embed", str(video), "--model", str(model), "-o", str(out)]
@@ -98,7 +98,8 @@ def main() -> int:
     return 0
 
 
-def _export(folder: Path, preset: str) -> Path:
+def export_untrained(folder: Path, preset: str) -> Path:
+    """An exported folder of a model of this size, as it is before training."""
     from hicmae.backbone import Backbone
     from hicmae.checkpoint import save_export
     from hicmae.config import InputSpec, ModelConfig

@@ -24,6 +24,7 @@ from hicmae.checkpoint import load_backbone, save_export
 from hicmae.cli import main
 from hicmae.config import InputSpec
 from hicmae.heads import Targets
+from hicmae.inference import embedding_job
 from hicmae.inference.embedder import Embedder, EmbedSettings
 from hicmae.inference.journal import Journal, journal_folder
 from hicmae.recognition import EmotionRecognizer
@@ -96,19 +97,40 @@ def test_killed_and_repeated_it_gives_the_same_file_and_computes_nothing_twice(
     process.wait()
     journal = Journal(journal_folder(killed))
     names = [str(path) for path in sorted((place / "clips").glob("*.mp4"))]
-    done = [name for name in names if name in journal._places]
+    done = [name for name in names if name in journal.names()]
     journal.close()
     assert 10 <= len(done) < 50
     assert not killed.exists()
 
     computed: list[str] = []
-    embed = Embedder.embed
-    monkeypatch.setattr(Embedder, "embed", lambda self, item, *a: computed.append(item.name) or embed(self, item, *a))  # type: ignore[func-returns-value]
+    parts = Embedder.parts
+    monkeypatch.setattr(Embedder, "parts", lambda self, item, *a: computed.append(item.name) or parts(self, item, *a))
     assert _embed(place, killed) == 1
     assert sorted(computed + done) == names
     assert _embed(place, whole) == 1
     assert killed.read_bytes() == whole.read_bytes()
     assert (tmp_path / "killed.failures.csv").read_bytes() == (tmp_path / "whole.failures.csv").read_bytes()
+
+
+def test_a_long_file_goes_on_where_it_was(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, options = "clips/clip001.mp4", ("--hop-s", "0.1", "--batch-size", "4")
+    assert _embed(place, tmp_path / "whole.parquet", *options, paths=[clip]) == 0
+    rows = len(pd.read_parquet(tmp_path / "whole.parquet"))
+    monkeypatch.setattr(embedding_job, "LONG", 20)
+    seen: list[int] = []
+    features = Embedder._features
+
+    def interrupted(self: Embedder, batch: Any) -> Any:
+        if sum(seen) == 12 and not resumed:
+            raise KeyboardInterrupt
+        seen.append(len(batch))
+        return features(self, batch)
+
+    monkeypatch.setattr(Embedder, "_features", interrupted)
+    for resumed in (False, True):
+        assert _embed(place, tmp_path / "out.parquet", *options, paths=[clip]) == (0 if resumed else 130)
+    assert sum(seen) == rows > 24
+    assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
 def test_features_are_the_models_own(place: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.long_video import write_long_video
 from hicmae.config import InputSpec
+from hicmae.inference import windows as windows_module
 from hicmae.inference.batches import batches_of, model_inputs
 from hicmae.inference.items import MediaItem, media_item
 from hicmae.inference.windows import ClipWindow, WindowSettings, read_windows
@@ -113,7 +114,8 @@ def test_a_large_file_gives_what_a_small_one_gives(
     path = tmp_path / "film"
     data = make_clip(path, seconds=9.0, **settings)
     monkeypatch.setattr(large_file, "HELD_BYTES", 0)
-    monkeypatch.setattr(packets, "REMEMBERED_BYTES", 2000)  # so that it goes back to the begin of the file
+    for limit in ("REMEMBERED_BYTES", "MOST_REMEMBERED_BYTES"):
+        monkeypatch.setattr(packets, limit, 2000)  # so that it goes back to the begin of the file
     large = load_media(path)
     assert isinstance(large, LargeFile)
     places = (0.9, 0.0, 0.5)
@@ -146,6 +148,19 @@ def test_a_large_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path, m
         path.write_bytes(other)
         with pytest.raises(DecodeError):
             list(windows)
+
+
+def test_a_large_file_is_read_forwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "film"
+    path.write_bytes(_clip(seconds=15.36, gop=50))  # six windows, the last of which does not go back
+    monkeypatch.setattr(large_file, "HELD_BYTES", 0)
+    monkeypatch.setattr(packets, "REMEMBERED_BYTES", 0)
+    monkeypatch.setattr(windows_module, "_TOGETHER", 1)
+    begun: list[int] = []
+    begin = packets.RereadPackets._begin
+    monkeypatch.setattr(packets.RereadPackets, "_begin", lambda self: begun.append(self._stream) or begin(self))
+    _windows(media_item(path))
+    assert begun.count(0) == 1
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

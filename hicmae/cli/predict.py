@@ -152,9 +152,11 @@ def _figures(place: Path | None, items: Sequence[MediaItem]) -> dict[str, Path]:
             raise ValueError(f"--figure {place} is one picture, and there are {len(items)} files; name a folder")
         return {items[0].name: place}
     stems = Counter(Path(item.name).stem for item in items)
-    names = {}
+    taken: dict[str, str] = {}
     for item in items:
         stem = Path(item.name).stem
-        # Of files that are called the same in different folders, the folders too.
-        names[item.name] = stem if stems[stem] == 1 else re.sub(r"[^\w.-]+", "_", item.name).strip("_")
-    return {name: place / f"{stem}.png" for name, stem in names.items()}
+        if stems[stem] > 1:  # of files that are called the same in different folders, the folders too
+            stem = re.sub(r"[^\w.-]+", "_", item.name).strip("_")
+        stem = next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, len(items) + 2))) if name not in taken)
+        taken[stem] = item.name
+    return {name: place / f"{stem}.png" for stem, name in taken.items()}

@@ -23,7 +23,7 @@ from hicmae.config import InputSpec, ModelConfig
 from hicmae.inference.batches import batches_of, model_inputs
 from hicmae.inference.items import MediaItem, media_item
 from hicmae.inference.job import OnWindows
-from hicmae.inference.windows import ClipWindow, FileWindows, WindowSettings, read_windows
+from hicmae.inference.windows import ClipWindow, WindowSettings, read_windows
 from hicmae.media.batch_transform import BatchTransform
 from hicmae.media.clip import DecodeError
 
@@ -85,9 +85,13 @@ class EmbedSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FileEmbedding:
-    """The features of a file, window by window."""
+    """The features of a file, or of some consecutive windows of it."""
 
     name: str
+    first: int
+    """Number of the first window."""
+    total: int
+    """Windows of the whole file."""
     start_s: NDArray[np.float64]
     """float64 (S,): where each window starts, on the file's clock, in seconds."""
     end_s: NDArray[np.float64]
@@ -132,7 +136,7 @@ class Embedder:
         self.modalities: tuple[Modality, ...] = tuple(m for m in MODALITIES if m in modalities)
         self.widths = self.settings.widths(backbone.config, self.modalities)
         self.device = torch.device(device)
-        self._backbone = backbone.to(self.device).eval()
+        self.backbone = backbone.to(self.device).eval()
         self._transform = BatchTransform(spec).to(self.device)
 
     @classmethod
@@ -157,32 +161,50 @@ class Embedder:
             DecodeError: the file cannot be decoded, or has nothing that the model takes.
             ClipUnreadableError: a shard cannot be read.
         """
+        parts = []
+        for part in self.parts(source):
+            parts.append(part)
+            if on_windows is not None:
+                on_windows(part.first + len(part.start_s), part.total)
+        return FileEmbedding(
+            name=parts[0].name,
+            first=0,
+            total=parts[0].total,
+            start_s=np.concatenate([part.start_s for part in parts]),
+            end_s=np.concatenate([part.end_s for part in parts]),
+            modalities=tuple(word for part in parts for word in part.modalities),
+            padded=np.concatenate([part.padded for part in parts]),
+            features={name: np.concatenate([part.features[name] for part in parts]) for name in self.widths},
+        )
+
+    def parts(self, source: str | Path | MediaItem, first: int = 0) -> Iterator[FileEmbedding]:
+        """The features of a file as they come, batch by batch.
+
+        Args:
+            source: as for ``embed``.
+            first: the window to begin with; where a batch has begun, all that follows is as it would have been.
+
+        Raises:
+            DecodeError, ClipUnreadableError: as ``embed``.
+        """
         item = media_item(source)
         with read_windows(item, self.spec, self.settings.windows, modalities=self.modalities) as windows:
             if not set(windows.modalities) & set(self.modalities):
                 raise _nothing_to_take(item.name, windows.modalities, self.modalities)
-            return self._embed(item.name, windows, on_windows)
-
-    def _embed(self, name: str, windows: FileWindows, on_windows: OnWindows | None) -> FileEmbedding:
-        places: list[tuple[float, float, str, bool]] = []
-        parts: dict[str, list[Array]] = {column: [] for column in self.widths}
-        # Closed before the file is, also after an error: its thread still decodes.
-        with closing(_one_ahead(batches_of(windows, self.settings.batch_size))) as batches:
-            for batch in batches:
-                for column, values in self._features(batch).items():
-                    parts[column].append(values)
-                places += [(w.start_s, w.end_s, "+".join(w.modalities), w.padded) for w in batch]
-                if on_windows is not None:
-                    on_windows(len(places), windows.total)
-        starts, ends, modalities, padded = zip(*places, strict=True)
-        return FileEmbedding(
-            name=name,
-            start_s=np.array(starts),
-            end_s=np.array(ends),
-            modalities=modalities,
-            padded=np.array(padded),
-            features={column: np.concatenate(values) for column, values in parts.items()},
-        )
+            # Closed before the file is, also after an error: its thread still decodes.
+            with closing(_one_ahead(batches_of(windows.starting(first), self.settings.batch_size))) as batches:
+                for batch in batches:
+                    yield FileEmbedding(
+                        name=item.name,
+                        first=first,
+                        total=windows.total,
+                        start_s=np.array([window.start_s for window in batch]),
+                        end_s=np.array([window.end_s for window in batch]),
+                        modalities=tuple("+".join(window.modalities) for window in batch),
+                        padded=np.array([window.padded for window in batch]),
+                        features=self._features(batch),
+                    )
+                    first += len(batch)
 
     @torch.inference_mode()
     def _features(self, batch: Sequence[ClipWindow]) -> dict[str, Array]:
@@ -192,13 +214,13 @@ class Embedder:
         if inputs["video"] is None and inputs["log_mel"] is None:
             return out  # a window of silence, for a model of sound
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
-            features = self._backbone(**inputs)
-        values = _streams(self._backbone, features)
+            features = self.backbone(**inputs)
+        values = _streams(self.backbone, features)
         if not bool(features.pooled.isfinite().all()):
             raise ValueError("the model gives features that are not finite; check its weights, or compute in float32")
         for column in out:
             if column == "pooled" and len(self.modalities) == 2:
-                width = self._backbone.config.width
+                width = self.backbone.config.width
                 for place, part in enumerate((*MODALITIES, *_FUSED)):
                     if part in values:
                         out[column][:, place * width : (place + 1) * width] = _array(values[part])

@@ -42,7 +42,7 @@ def embedding_to_bytes(embedding: FileEmbedding, widths: Mapping[str, int]) -> b
     columns: list[pa.Array] = [
         # Names of files may hold bytes that are no text.
         pa.array([embedding.name.encode("utf-8", "backslashreplace").decode()] * count, pa.string()),
-        pa.array(np.arange(count, dtype=np.int32)),
+        pa.array(np.arange(embedding.first, embedding.first + count, dtype=np.int32)),
         pa.array(embedding.start_s),
         pa.array(embedding.end_s),
         pa.array(embedding.modalities, pa.string()),
@@ -52,7 +52,11 @@ def embedding_to_bytes(embedding: FileEmbedding, widths: Mapping[str, int]) -> b
         missing = np.array([not _says(column, modalities) for modalities in embedding.modalities])
         values = pa.array(embedding.features[column].reshape(-1))
         columns.append(pa.FixedSizeListArray.from_arrays(values, width, mask=pa.array(missing)))
-    table = pa.Table.from_arrays(columns, schema=table_schema(widths))
+    return table_to_bytes(pa.Table.from_arrays(columns, schema=table_schema(widths)))
+
+
+def table_to_bytes(table: pa.Table) -> bytes:
+    """A table as an Arrow stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -61,7 +65,7 @@ def embedding_to_bytes(embedding: FileEmbedding, widths: Mapping[str, int]) -> b
 
 
 def table_from_bytes(data: bytes) -> pa.Table:
-    """The inverse of ``embedding_to_bytes``."""
+    """The inverse of ``table_to_bytes``."""
     return pa.ipc.open_stream(data).read_all()
 
 

@@ -25,14 +25,17 @@ from hicmae.inference.embedding_files import (
     embedding_to_bytes,
     read_about,
     table_from_bytes,
+    table_to_bytes,
     write_embeddings,
 )
 from hicmae.inference.items import MediaItem
 from hicmae.inference.job import Listener, OnWindows, Work, run_job
-from hicmae.inference.journal import FileFailure, Journal, open_journal, remove_journal
+from hicmae.inference.journal import FileFailure, Journal, Parts, open_journal, remove_journal
 
 SCHEMA = 1
 """Of the tables; raised when columns change their meaning."""
+LONG = 64
+"""Files of more windows than this are kept batch by batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +103,7 @@ def embed_files(
         remove_journal(out)  # killed after the last step but one
         return finished
     with open_journal(out, {"command": "embed", **decides}) as journal:
-        begin = functools.partial(begin_embedding, model, settings, threads)
+        begin = functools.partial(begin_embedding, model, settings, threads, journal.folder)
         report = run_job(journal, items, begin, devices=devices, listener=listener)
         _write_failures(failures_file, report.failures)
         tables = functools.partial(_tables, journal, items)
@@ -117,13 +120,23 @@ def embed_files(
     )
 
 
-def begin_embedding(model: Path, settings: EmbedSettings, threads: int, device: str) -> Work:
-    """Load the model in a process; what is then made of a file is its rows."""
+def begin_embedding(model: Path, settings: EmbedSettings, threads: int, folder: Path, device: str) -> Work:
+    """Load the model in a process; what is then made of a file is its rows. Batches of a long file are kept in
+    ``folder``, so that it goes on there."""
     torch.set_num_threads(threads)
     embedder = Embedder.load(model, settings, device=device)
 
     def work(item: MediaItem, on_windows: OnWindows) -> bytes:
-        return embedding_to_bytes(embedder.embed(item, on_windows), embedder.widths)
+        with Parts(folder, item) as saved:
+            tables = [table_from_bytes(part) for part in saved.all()]
+            first = sum(map(len, tables))
+            for part in embedder.parts(item, first):
+                data = embedding_to_bytes(part, embedder.widths)
+                if part.total > LONG:
+                    saved.add(data)
+                tables.append(table_from_bytes(data))
+                on_windows(part.first + len(part.start_s), part.total)
+        return table_to_bytes(pa.concat_tables(tables).combine_chunks())
 
     return work
 

@@ -1,31 +1,24 @@
 """What is done of a job over many files, beside its output: a killed job goes on, and nothing is computed twice.
 
-The folder ``OUT.journal`` holds ``job.json`` (the settings) and ``records``, to which each finished file is appended: a
-head (magic, length of the text, length of the result, CRC-32 of both), the text (JSON) and the result. A record that
-was being written when the job was killed counts for nothing.
+The folder ``OUT.journal`` holds ``job.json`` (the settings) and ``records``, to which each finished file is appended.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import shutil
-import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from hicmae.data.file_lock import hold_folder
 from hicmae.data.remembered import differences
 from hicmae.data.shard_index import write_json
 from hicmae.inference.items import MediaItem
-
-_HEAD = struct.Struct("<4sIQI")  # magic, bytes of the text, bytes of the result, CRC-32
-_MAGIC = b"HCMJ"
-_AT_ONCE = 1 << 20
+from hicmae.inference.record_file import Record, RecordFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,81 +32,72 @@ class FileFailure:
     """What is wrong with it, and what to do."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Place:
-    fingerprint: str
-    failure: FileFailure | None
-    offset: int
-    size: int
-
-
 class Journal:
     """The finished files of a job. ``open_journal`` gives one to its only writer."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._places: dict[str, _Place] = {}
-        self._file: BinaryIO = (folder / "records").open("a+b")
-        self._file.truncate(self._read())
+        self._file = RecordFile(folder / "records")
+        self._records: dict[str, Record] = {record.about["name"]: record for record in self._file.records}
 
     def close(self) -> None:
         """Close the file of records."""
         self._file.close()
 
+    def names(self) -> list[str]:
+        """The files that were finished, changed since or not."""
+        return list(self._records)
+
     def done(self, item: MediaItem) -> bool:
         """Whether this very file was finished, with a result or as a failure; one that has changed since was not."""
-        place = self._places.get(item.name)
-        return place is not None and place.fingerprint == item.fingerprint()
+        record = self._records.get(item.name)
+        return record is not None and record.about["fingerprint"] == item.fingerprint()
 
     def failure(self, item: MediaItem) -> FileFailure | None:
         """Why a finished item gave nothing; None where there is a result."""
-        return self._places[item.name].failure
+        failure = self._records[item.name].about["failure"]
+        return FileFailure(**failure) if failure else None
 
     def result(self, item: MediaItem) -> bytes:
         """What ``add`` was given for a finished item."""
-        place = self._places[item.name]
-        return os.pread(self._file.fileno(), place.size, place.offset)
+        return self._file.data(self._records[item.name])
 
     def add(self, item: MediaItem, result: bytes | FileFailure) -> None:
         """Note what became of an item."""
-        failure = result if isinstance(result, FileFailure) else None
-        payload = b"" if isinstance(result, FileFailure) else result
-        about = {"name": item.name, "fingerprint": item.fingerprint(), "failure": vars(failure) if failure else None}
-        text = json.dumps(about).encode("utf-8")
-        begin = self._file.seek(0, os.SEEK_END)
-        crc = zlib.crc32(payload, zlib.crc32(text))
-        self._file.write(_HEAD.pack(_MAGIC, len(text), len(payload), crc) + text)
-        self._file.write(payload)
-        self._file.flush()
-        self._note(about, begin + _HEAD.size + len(text), len(payload))
+        failure = vars(result) if isinstance(result, FileFailure) else None
+        about = {"name": item.name, "fingerprint": item.fingerprint(), "failure": failure}
+        self._records[item.name] = self._file.append(about, b"" if isinstance(result, FileFailure) else result)
 
-    def _note(self, about: Mapping[str, Any], offset: int, size: int) -> None:
-        failure = FileFailure(**about["failure"]) if about["failure"] else None
-        self._places[about["name"]] = _Place(
-            fingerprint=about["fingerprint"], failure=failure, offset=offset, size=size
-        )  # fmt: skip
 
-    def _read(self) -> int:
-        """Read the records; where the last whole one ends."""
-        file = self._file
-        end = 0
-        while True:
-            file.seek(end)
-            head = file.read(_HEAD.size)
-            if len(head) < _HEAD.size:
-                return end
-            magic, text_bytes, size, expected = _HEAD.unpack(head)
-            if magic != _MAGIC or end + _HEAD.size + text_bytes + size > os.fstat(file.fileno()).st_size:
-                return end
-            text = file.read(text_bytes)
-            crc, left = zlib.crc32(text), size
-            while left:
-                block = file.read(min(left, _AT_ONCE))
-                crc, left = zlib.crc32(block, crc), left - len(block)
-            if crc != expected:
-                return end
-            self._note(json.loads(text), end + _HEAD.size + text_bytes, size)
-            end += _HEAD.size + text_bytes + size
+class Parts:
+    """What is done of one long file, for the process that works on it.
+
+    Args:
+        folder: of the journal.
+        item: the file; parts of it as it was before are void.
+    """
+
+    def __init__(self, folder: Path, item: MediaItem) -> None:
+        name = hashlib.blake2b(json.dumps([item.name, item.fingerprint()]).encode(), digest_size=12).hexdigest()
+        self._path = folder / f"{name}.parts"
+        self._file = RecordFile(self._path) if self._path.exists() else None
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def all(self) -> list[bytes]:
+        """The parts, in the order in which they were added."""
+        return [self._file.data(record) for record in self._file.records] if self._file is not None else []
+
+    def add(self, part: bytes) -> None:
+        """Keep the next part."""
+        if self._file is None:
+            self._file = RecordFile(self._path)
+        self._file.append({}, part)
 
 
 def journal_folder(out: Path) -> Path:

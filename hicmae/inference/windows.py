@@ -108,11 +108,16 @@ class FileWindows:
 
     def __iter__(self) -> Iterator[ClipWindow]:
         """The windows in order. ``DecodeError`` for damaged picture or sound."""
+        return self.starting(0)
+
+    def starting(self, first: int) -> Iterator[ClipWindow]:
+        """The windows from number ``first`` on."""
         clip = self._clip
-        for part in _parts(self.positions * max(0.0, self.duration_s - clip.spec.window_seconds)):
+        positions = self.positions[first:]
+        for part in _parts(positions * max(0.0, self.duration_s - clip.spec.window_seconds)):
             decoded = clip.decode(
-                self.positions[part].tolist(), picture="video" in self._wanted, sound="audio" in self._wanted
-            )
+                positions[part].tolist(), picture="video" in self._wanted, sound="audio" in self._wanted
+            )  # fmt: skip
             for window in decoded:
                 yield self._window(window)
 
@@ -173,6 +178,8 @@ def _positions(room_s: float, settings: WindowSettings, window_s: float) -> NDAr
 
 def _parts(starts: NDArray[np.float64]) -> Iterator[slice]:
     """Consecutive windows that are decoded together, at least one."""
+    if not len(starts):
+        return
     first = 0
     for number in range(1, len(starts)):
         if number - first == _TOGETHER or starts[number] - starts[first] > _SPAN_S:

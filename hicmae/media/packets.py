@@ -6,6 +6,7 @@ the second reading, a stretch of which is remembered because decoders go back to
 
 from __future__ import annotations
 
+import bisect
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,8 +22,11 @@ from hicmae.media.clip import DecodeError
 
 NO_STAMP = -(2**63)
 """Stands for a time that a packet lacks."""
-REMEMBERED_BYTES = 96 << 20
-"""Packets of a large file that are kept behind the last one read; going back further reads the file from its begin."""
+REMEMBERED_BYTES = 24 << 20
+"""Packets of a large file that are kept behind the last one read, and more where the last key frame lies further back.
+Going back beyond them reads the file again from its begin."""
+MOST_REMEMBERED_BYTES = 512 << 20
+"""However far back the last key frame lies."""
 
 
 class Packets(Protocol):
@@ -166,7 +170,8 @@ class RereadPackets:
             )
         self._kept.append(packet)
         self._bytes += packet.size
-        while self._bytes > REMEMBERED_BYTES and len(self._kept) > 1:
+        key = self._keys[max(0, bisect.bisect_right(self._keys, position) - 1)] if self._keys else position
+        while self._bytes > (REMEMBERED_BYTES if self._first < key else MOST_REMEMBERED_BYTES) and len(self._kept) > 1:
             self._bytes -= self._kept.popleft().size
             self._first += 1
 

@@ -38,9 +38,11 @@ class RunProvenance(Callback):
             return
         source = trainer.datamodule.source  # type: ignore[attr-defined]
         init: Path | None = getattr(pl_module, "init", None)
+        teacher: Path | None = getattr(pl_module, "teacher_path", None)
         self._start = {
             "data": {"name": Path(source.name).name, "index": source.fingerprint, "clips": len(source)},
             "init": None if init is None else weights_origin(init),
+            **({} if teacher is None else {"teacher": weights_origin(teacher)}),
             "recipe": run_recipe(trainer),
             "processes": trainer.world_size,
             "precision": str(trainer.precision),
