@@ -1,35 +1,154 @@
-"""``hicmae export``: a training checkpoint as a folder that ``load_backbone`` and ``load_recognizer`` read."""
+"""``hicmae export``: a checkpoint as a folder for this library, as an ONNX file, or as a program of torch.export."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hicmae.backbone import Backbone, Modality
+    from hicmae.config import InputSpec
+    from hicmae.portable.clips import Clips
+    from hicmae.portable.folder import Written
+    from hicmae.recognition import EmotionRecognizer
+
+FORMATS = ("safetensors", "onnx", "torch-export")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("checkpoint", help="a .ckpt of ours, the authors' .pth or .safetensors, or an exported folder")
-    parser.add_argument("out", help="folder to write")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="safetensors",
+        help="safetensors: for load_backbone and load_recognizer; onnx: for onnxruntime and others; "
+        "torch-export: a program for torch without this library",
+    )
     parser.add_argument(
         "--backbone-only",
         action="store_true",
-        help="leave out the head of a fine-tuned model (always for the authors')",
+        help="leave out the head of a fine-tuned model",
+    )
+    parser.add_argument(
+        "--modalities",
+        choices=("both", "video", "audio"),
+        help="onnx, torch-export: what the file takes; by default what the model was trained with",
+    )
+    parser.add_argument("--int8", action="store_true", help="onnx: weights of eight bits, smaller and faster")
+    parser.add_argument(
+        "--check-clips",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="onnx, torch-export: media files or folders to check the file with, beside noise; by default a few "
+        "synthetic talking faces",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Export; returns 0."""
-    from hicmae.backbone import Backbone
-    from hicmae.checkpoint import read_backbone, read_recognizer, save_export
+    from hicmae.backbone import MODALITIES, Backbone
+    from hicmae.checkpoint import read_backbone, read_export, read_recognizer, save_export
+    from hicmae.portable.folder import refuse_other
 
-    provenance = {"exported_from": args.checkpoint.rstrip("/").rsplit("/", 1)[-1]}
-    weights = read_backbone(args.checkpoint)
-    recognizer = None if args.backbone_only else read_recognizer(args.checkpoint)
-    if recognizer is not None:
-        folder = save_export(args.out, recognizer, spec=weights.spec, provenance=provenance)
+    _refuse_meaningless(args)
+    source = Path(args.checkpoint)
+    if source.is_dir() and source.resolve() == args.out.resolve():
+        raise ValueError(f"{args.out} is the checkpoint itself; choose another folder to write")
+    refuse_other(args.out, args.format)
+    provenance: dict[str, object] = {"exported_from": source.name}
+    weights = read_backbone(source)
+    recognizer = read_recognizer(source)
+    if source.is_dir():
+        about = read_export(source)
+        trained_with, provenance = about.modalities, about.provenance | provenance
     else:
-        backbone = Backbone(weights.config)
-        backbone.load_state_dict(weights.state)
-        folder = save_export(args.out, backbone, spec=weights.spec, provenance=provenance)
-    sys.stdout.write(f"exported the {'recogniser' if recognizer is not None else 'backbone'} to {folder}\n")
+        trained_with = recognizer.modalities if recognizer else MODALITIES
+    model: Backbone | EmotionRecognizer
+    if recognizer is None or args.backbone_only:
+        model = Backbone(weights.config)
+        model.load_state_dict(weights.state)
+    else:
+        model = recognizer
+    kind = "backbone" if isinstance(model, Backbone) else "recogniser"
+    if args.format == "safetensors":
+        folder = save_export(args.out, model, spec=weights.spec, provenance=provenance, modalities=trained_with)
+    else:
+        written = _write_portable(args, model, weights.spec, trained_with, provenance)
+        folder = written.folder
+        sys.stdout.write(_table(written))
+    sys.stdout.write(f"exported the {kind} to {folder}\n")
     return 0
+
+
+def _refuse_meaningless(args: argparse.Namespace) -> None:
+    given = {"--modalities": args.modalities, "--check-clips": args.check_clips}
+    if args.format == "safetensors":
+        for name, value in given.items():
+            if value:
+                raise ValueError(f"{name} is for --format onnx and torch-export; a safetensors folder takes all")
+    if args.int8 and args.format != "onnx":
+        raise ValueError(f"--int8 is for --format onnx, not for {args.format}")
+
+
+def _write_portable(
+    args: argparse.Namespace,
+    model: Backbone | EmotionRecognizer,
+    spec: InputSpec,
+    trained_with: tuple[Modality, ...],
+    provenance: dict[str, object],
+) -> Written:
+    from hicmae.backbone import MODALITIES
+    from hicmae.portable.folder import write_folder
+    from hicmae.portable.formats import FORMATS as PORTABLE
+
+    PORTABLE[args.format].check_installed()
+    wanted = trained_with
+    if args.modalities is not None:
+        wanted = tuple(m for m in MODALITIES if args.modalities in (m, "both"))
+    untrained = [modality for modality in wanted if modality not in trained_with]
+    if untrained:
+        raise ValueError(
+            f"{args.checkpoint} was trained with {' and '.join(trained_with)}, not with {' and '.join(untrained)}; "
+            f"leave --modalities out, or give --modalities {trained_with[0]}"
+        )
+    return write_folder(
+        args.out,
+        model,
+        spec=spec,
+        modalities=wanted,
+        format=args.format,
+        int8=args.int8,
+        real_clips=_check_clips(args, spec, wanted),
+        provenance=provenance,
+    )
+
+
+def _check_clips(args: argparse.Namespace, spec: InputSpec, modalities: tuple[Modality, ...]) -> Clips:
+    from hicmae.embedding import find_media
+    from hicmae.portable.clips import read_clips, synthetic_clips
+
+    if args.check_clips is None:
+        return synthetic_clips(spec)
+    return read_clips(find_media(args.check_clips), spec, modalities)
+
+
+def _table(written: Written) -> str:
+    """The largest difference of every output, over all batches."""
+    worst: dict[tuple[str, str], tuple[float, float]] = {}
+    for one in written.deviations:
+        key = (one.file, one.output)
+        worst[key] = max(worst.get(key, (0.0, one.tolerance)), (one.largest, one.tolerance))
+    lines = ["largest difference to eager PyTorch, over noise and real clips in batches of 1 and 3:"]
+    lines += [f"  {file}: {output} {largest:.1e} (allowed {tol:g})" for (file, output), (largest, tol) in worst.items()]
+    if written.int8_costs:
+        lines.append("int8 against eager PyTorch, on real clips:")
+        lines += [
+            f"  model: {cost.output} {cost.largest:.1e}, least cosine {cost.least_cosine:.4f}"
+            for cost in written.int8_costs
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,104 @@
+"""Clips to check an exported file with: noise, and real ones."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hicmae.backbone import Modality
+from hicmae.config import InputSpec
+
+SYNTHETIC_CLIPS = 3
+_SMALLEST_SYNTHETIC_PICTURE = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """Clips as they are decoded, N of them."""
+
+    name: str
+    frames: Tensor
+    """uint8 (N, T, S, S, 3)"""
+    waveform: Tensor
+    """int16 (N, samples)"""
+    sound_samples: Tensor
+    """int64 (N,): how many samples are sound; the rest is padding."""
+
+    def batches(self, sizes: Sequence[int]) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """(size, inputs of ``TransformGraph``) for each size: the first clips, from the start again if they are few."""
+        for size in sizes:
+            rows = torch.arange(size) % len(self.frames)
+            yield (
+                size,
+                {
+                    "frames": self.frames[rows],
+                    "waveform": self.waveform[rows],
+                    "sound_samples": self.sound_samples[rows],
+                },
+            )
+
+
+def random_clips(spec: InputSpec, count: int = 3, *, seed: int = 0) -> Clips:
+    """Noise in every pixel and sample; the sounds end at different places."""
+    rng = torch.Generator().manual_seed(seed)
+    frames = torch.randint(0, 256, (count, spec.num_frames, spec.image_size, spec.image_size, 3), generator=rng)
+    waveform = torch.randint(-20_000, 20_000, (count, spec.audio_samples), generator=rng)
+    samples = torch.linspace(spec.audio_samples, spec.audio_samples // 2, count).long()
+    return Clips(name="random", frames=frames.byte(), waveform=waveform.short(), sound_samples=samples)
+
+
+def synthetic_clips(spec: InputSpec) -> Clips:
+    """A few of the talking faces that ``hicmae demo-data`` makes, written as mp4 and decoded again."""
+    from hicmae.data.synthetic import CorpusSettings, plan_clips, render_clip
+    from hicmae.data.synthetic.corpus import write_mp4
+
+    size = max(_SMALLEST_SYNTHETIC_PICTURE, spec.image_size + spec.image_size % 2)
+    seconds = min(60.0, max(0.5, spec.window_seconds, spec.audio_seconds))
+    settings = CorpusSettings(
+        size=size,
+        speakers=SYNTHETIC_CLIPS,
+        val_speakers=0,
+        test_speakers=0,
+        clips_per_speaker=1,
+        unlabelled_speakers=0,
+        min_seconds=seconds,
+        max_seconds=seconds,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for plan in plan_clips(settings):
+            paths.append(Path(folder) / f"{plan.clip_id}.mp4")
+            write_mp4(paths[-1], *render_clip(plan, settings))
+        return read_clips(paths, spec, ("video", "audio"), name="synthetic")
+
+
+def read_clips(paths: Sequence[Path], spec: InputSpec, modalities: Sequence[Modality], *, name: str = "given") -> Clips:
+    """The window in the middle of every file.
+
+    Raises:
+        DecodeError: a file that cannot be decoded.
+        ValueError: a file that lacks one of ``modalities``.
+    """
+    from hicmae.media.decode import decode_clip, read_media_file
+
+    decoded = []
+    for path in paths:
+        clip = decode_clip(read_media_file(path), spec=spec, name=str(path))
+        present = {"video": clip.has_video, "audio": clip.has_audio}
+        missing = [m for m in modalities if not present[m]]
+        if missing:
+            raise ValueError(
+                f"{path} has no {' and no '.join(missing)}, which this model takes; give --check-clips other files"
+            )
+        decoded.append(clip)
+    return Clips(
+        name=name,
+        frames=torch.stack([torch.from_numpy(clip.video) for clip in decoded]),
+        waveform=torch.stack([torch.from_numpy(clip.waveform) for clip in decoded]),
+        sound_samples=torch.tensor([clip.sound_samples for clip in decoded]),
+    )
