@@ -30,7 +30,7 @@ def card(settings: Mapping[str, Any]) -> str:
     lines.append("")
     if "video" in settings["modalities"]:
         lines.append(
-            f"- `frames`: {spec['num_frames']} RGB frames, {spec['frame_interval_s']} s apart: the face (where it fills "
+            f"- `frames`: {spec['num_frames']} RGB frames {spec['frame_interval_s']} s apart: the face (where it fills "
             f"the picture: the largest square in the centre), upright, resized to {spec['image_size']} x "
             f"{spec['image_size']} pixels."
         )
@@ -81,8 +81,9 @@ def _lines_to_run(settings: Mapping[str, Any]) -> list[str]:
         f'transform = torch.export.load("{transform}").module()',
         f'model = torch.export.load("{model}").module()',
         *decoded,
-        "inputs = transform(**{name: torch.from_numpy(x) for name, x in decoded.items()})",
-        f'print(model(**inputs)["{first}"])',
+        "with torch.inference_mode():",
+        "    inputs = transform(**{name: torch.from_numpy(x) for name, x in decoded.items()})",
+        f'    print(model(**inputs)["{first}"])',
     ]
 
 

@@ -149,7 +149,7 @@ def _settings(
         "modalities": list(modalities),
         "classes": list(recognizer.targets.classes) if recognizer else [],
         "dimensions": list(recognizer.targets.dimensions) if recognizer else [],
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in graph.parameters()),
         "files": {
             f"transform{kind.suffix}": _describe(transform),
             f"model{kind.suffix}": _describe(graph),

@@ -93,6 +93,7 @@ def write_program(graph: Graph, path: Path) -> None:
             kwargs=graph.example(2),
             dynamic_shapes={spec.name: {0: clips} for spec in graph.inputs},
         )
+        program.example_inputs = None  # they would be stored: as many bytes as the weights of a small model
         torch.export.save(program, path)
 
 

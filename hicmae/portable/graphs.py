@@ -8,6 +8,7 @@ L encoder layers, C classes, K dimensions.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hicmae.backbone import Backbone, Modality
+from hicmae.backbone import MODALITIES, Backbone, Modality
 from hicmae.config import InputSpec
 from hicmae.media.crops import crop_and_normalize
 from hicmae.media.log_mel import LogMel
@@ -62,7 +63,7 @@ class BackboneGraph(Graph):
 
     def __init__(self, backbone: Backbone, spec: InputSpec, modalities: Sequence[Modality]) -> None:
         super().__init__(_model_inputs(spec, modalities))
-        self.backbone = backbone
+        self.backbone = _only(backbone, modalities)
         self.eval()
 
     def forward(self, video: Tensor | None = None, log_mel: Tensor | None = None) -> dict[str, Tensor]:  # type: ignore[override]
@@ -84,17 +85,18 @@ class RecognizerGraph(Graph):
 
     def __init__(self, recognizer: EmotionRecognizer, spec: InputSpec) -> None:
         super().__init__(_model_inputs(spec, recognizer.modalities))
-        self.recognizer = recognizer
+        self.backbone = _only(recognizer.backbone, recognizer.modalities)
+        self.head = recognizer.head
         self.eval()
 
     def forward(self, video: Tensor | None = None, log_mel: Tensor | None = None) -> dict[str, Tensor]:  # type: ignore[override]
         """Normalised (B, 3, T, S, S) and (B, 1, F, M), as far as the graph takes them."""
-        said = self.recognizer(video, log_mel)
+        features, logits, values = self.head(self.backbone(video, log_mel).pooled)
         return _given(
-            probabilities=None if said.logits is None else said.logits.softmax(dim=-1),
-            logits=said.logits,
-            values=said.values,
-            features=said.features,
+            probabilities=None if logits is None else logits.softmax(dim=-1),
+            logits=logits,
+            values=values,
+            features=features,
         )
 
 
@@ -138,6 +140,19 @@ def _model_inputs(spec: InputSpec, modalities: Sequence[Modality]) -> list[Tenso
         for modality, shape in shapes.items()
         if modality in modalities
     ]
+
+
+def _only(backbone: Backbone, modalities: Sequence[Modality]) -> Backbone:
+    """The backbone without what clips of these modalities never reach; a file would carry it along."""
+    if len(modalities) == len(MODALITIES):
+        return backbone
+    part = copy.deepcopy(backbone)
+    del part.fusion
+    for modality in MODALITIES:
+        if modality not in modalities:
+            delattr(part, f"{modality}_encoder")
+            delattr(part, f"{modality}_layer_weights")
+    return part
 
 
 def _given(**outputs: Tensor | None) -> dict[str, Tensor]:
