@@ -1,8 +1,9 @@
 """Eight-bit weights for ONNX files, and what they cost.
 
 Dynamic quantisation: weights of linear layers are stored as integers with a scale for each output; activations are
-rounded while the model runs, with a scale for each tensor. Attention between tokens, softmax, GELU and LayerNorm stay
-in float32. What it costs in accuracy and gains in speed is in ``docs/benchmarks/formats.md``.
+rounded while the model runs, with a scale for each tensor. Attention between tokens, softmax, GELU, LayerNorm and the
+head stay in float32. What it costs in accuracy and gains in speed, and what other choices of layers and integers give,
+is in ``docs/benchmarks/formats.md``.
 """
 
 from __future__ import annotations
@@ -36,15 +37,16 @@ class Int8Cost:
     """Least cosine similarity over the clips, each clip's output taken as one vector."""
 
 
-def quantize_onnx(source: Path, target: Path) -> None:
-    """Write ``source`` with int8 weights to ``target``."""
+def quantize_onnx(source: Path, target: Path, **other_choices: Any) -> None:
+    """Write ``source`` with int8 weights to ``target``; ``other_choices`` are arguments of ``quantize_dynamic``."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.ERROR)  # it advises a preprocessing that torch's exporter has done already
     try:
-        quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+        choices = {"op_types_to_quantize": ["MatMul"], "per_channel": True, "weight_type": QuantType.QInt8}
+        quantize_dynamic(source, target, **(choices | other_choices))
     finally:
         root.setLevel(before)
 
