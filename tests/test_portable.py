@@ -112,8 +112,9 @@ def test_config_describes_the_files_and_their_check(exported: Path) -> None:
     config = json.loads((exported / "config.json").read_text())
     for name, digest in config["sha256"].items():
         assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == digest
-    assert set(config["sha256"]) == set(config["files"]) == {"model.onnx", "transform.onnx"}
-    assert config["classes"] == list(TARGETS.classes)
+    assert set(config["files"]) == {"model.onnx", "transform.onnx"}
+    assert set(config["sha256"]) == {"README.md", *config["files"]}
+    assert config["targets"]["classes"] == list(TARGETS.classes)
     assert InputSpec.from_dict(config["input"]) == SPEC
     assert config["provenance"]["recipe"] == "none"
     session = onnxruntime.InferenceSession(exported / "model.onnx")
@@ -250,6 +251,7 @@ def test_what_cannot_be_exported_is_said(
     assert "is the checkpoint itself" in fails(str(source), str(source))
     assert "exists and is an export as safetensors" in fails(str(exported), str(source), "--format", "onnx")
     assert "exists and is an export as onnx" in fails(str(source), str(exported))
+    assert "is an export as onnx, which the README.md in it says how to run" in fails(str(exported), out)
     assert "was trained with video, not with audio" in fails(
         str(source), out, "--format", "torch-export", "--modalities", "both", "--backbone-only"
     )
@@ -269,4 +271,4 @@ def test_safetensors_stays_the_default_and_keeps_what_the_model_was_trained_with
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["kind"] == "backbone"
     assert config["modalities"] == ["video"]
-    assert config["provenance"] == {"recipe": "none", "exported_from": "source"}
+    assert config["provenance"] == {"recipe": "none"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hicmae.backbone import Backbone, Modality
@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out the head of a fine-tuned model",
     )
     parser.add_argument(
+        "--with-decoder",
+        action="store_true",
+        help="safetensors: keep the decoders of a pre-training model, which are left out else",
+    )
+    parser.add_argument(
         "--modalities",
         choices=("both", "video", "audio"),
         help="onnx, torch-export: what the file takes; by default what the model was trained with",
@@ -51,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; returns 0."""
-    from hicmae.backbone import MODALITIES, Backbone
-    from hicmae.checkpoint import read_backbone, read_export, read_recognizer, save_export
+    from hicmae.backbone import Backbone
+    from hicmae.checkpoint import read_backbone, read_pretraining, read_provenance, read_recognizer, save_export
     from hicmae.portable.folder import refuse_other
 
     _refuse_meaningless(args)
@@ -60,28 +65,29 @@ def run(args: argparse.Namespace) -> int:
     if source.is_dir() and source.resolve() == args.out.resolve():
         raise ValueError(f"{args.out} is the checkpoint itself; choose another folder to write")
     refuse_other(args.out, args.format)
-    provenance: dict[str, object] = {"exported_from": source.name}
+    provenance = read_provenance(source)
     weights = read_backbone(source)
-    recognizer = read_recognizer(source)
-    if source.is_dir():
-        about = read_export(source)
-        trained_with, provenance = about.modalities, about.provenance | provenance
-    else:
-        trained_with = recognizer.modalities if recognizer else MODALITIES
+    pretraining = read_pretraining(source) if args.with_decoder else None
+    if args.with_decoder and pretraining is None:
+        raise ValueError(f"{source} holds no decoder: give a checkpoint of pre-training, or leave out --with-decoder")
+    recognizer = None if args.backbone_only or pretraining is not None else read_recognizer(source)
     model: Backbone | EmotionRecognizer
-    if recognizer is None or args.backbone_only:
-        model = Backbone(weights.config)
-        model.load_state_dict(weights.state)
-    else:
+    if recognizer is not None:
         model = recognizer
-    kind = "backbone" if isinstance(model, Backbone) else "recogniser"
-    if args.format == "safetensors":
-        folder = save_export(args.out, model, spec=weights.spec, provenance=provenance, modalities=trained_with)
+    elif pretraining is not None:
+        model = pretraining.backbone
     else:
-        written = _write_portable(args, model, weights.spec, trained_with, provenance)
+        model = Backbone(weights.config, modalities=weights.modalities)
+        model.load_state_dict(weights.state)
+    if args.format == "safetensors":
+        folder = save_export(args.out, model, spec=weights.spec, provenance=provenance, decoder=pretraining)
+    else:
+        written = _write_portable(args, model, weights.spec, provenance)
         folder = written.folder
         sys.stdout.write(_table(written))
-    sys.stdout.write(f"exported the {kind} to {folder}\n")
+    kind = "backbone" if isinstance(model, Backbone) else "recogniser"
+    with_decoders = " and the decoders" if pretraining is not None else ""
+    sys.stdout.write(f"exported the {kind}{with_decoders} to {folder}\n")
     return 0
 
 
@@ -91,6 +97,8 @@ def _refuse_meaningless(args: argparse.Namespace) -> None:
         for name, value in given.items():
             if value:
                 raise ValueError(f"{name} is for --format onnx and torch-export; a safetensors folder takes all")
+    elif args.with_decoder:
+        raise ValueError(f"--with-decoder is for --format safetensors, not for {args.format}")
     if args.int8 and args.format != "onnx":
         raise ValueError(f"--int8 is for --format onnx, not for {args.format}")
 
@@ -99,15 +107,14 @@ def _write_portable(
     args: argparse.Namespace,
     model: Backbone | EmotionRecognizer,
     spec: InputSpec,
-    trained_with: tuple[Modality, ...],
-    provenance: dict[str, object],
+    provenance: dict[str, Any],
 ) -> Written:
     from hicmae.backbone import MODALITIES
     from hicmae.portable.folder import write_folder
     from hicmae.portable.formats import FORMATS as PORTABLE
 
     PORTABLE[args.format].check_installed()
-    wanted = trained_with
+    trained_with = wanted = model.modalities
     if args.modalities is not None:
         wanted = tuple(m for m in MODALITIES if args.modalities in (m, "both"))
     untrained = [modality for modality in wanted if modality not in trained_with]

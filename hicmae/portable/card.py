@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hicmae.model_card import _LIMITS as LIMITS
+from hicmae.model_card import origin_and_limits
 
 
 def card(settings: Mapping[str, Any]) -> str:
@@ -40,19 +40,17 @@ def card(settings: Mapping[str, Any]) -> str:
             "the first frame, zeros where the file has no more.",
             "- `sound_samples`: how many of those samples are sound.",
         ]
-    if settings["classes"]:
-        lines.append(f"- classes, in the order of `probabilities` and `logits`: {', '.join(settings['classes'])}")
-    if settings["dimensions"]:
-        lines.append(f"- dimensions, in the order of `values`: {', '.join(settings['dimensions'])}")
+    targets = settings["targets"] or {"classes": [], "dimensions": []}
+    if targets["classes"]:
+        lines.append(f"- classes, in the order of `probabilities` and `logits`: {', '.join(targets['classes'])}")
+    if targets["dimensions"]:
+        lines.append(f"- dimensions, in the order of `values`: {', '.join(targets['dimensions'])}")
     if settings["kind"] == "backbone":
         lines.append("- `..._layer_means`: mean over the tokens of every encoder layer, layers on the second axis.")
     lines += ["", "```python", *_lines_to_run(settings), "```", ""]
     if settings["format"] == "torch-export":
         lines += ["`torch.export.load` unpickles: load this file only if you trust where it comes from.", ""]
-    lines += [*_checks(settings["check"]), ""]
-    lines += ["## How it was made", ""]
-    lines += [f"- {name}: {value}" for name, value in settings["provenance"].items()]
-    lines += ["", LIMITS]
+    lines += [*_checks(settings["check"]), "", origin_and_limits(settings["provenance"])]
     return "\n".join(lines)
 
 

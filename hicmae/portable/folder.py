@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from hicmae import __version__
 from hicmae.backbone import Backbone, Modality
 from hicmae.config import InputSpec
+from hicmae.export_config import Export
 from hicmae.portable.card import card
 from hicmae.portable.checking import Deviation, deviations, refuse_beyond_tolerance
 from hicmae.portable.clips import Clips, random_clips
@@ -22,9 +22,6 @@ from hicmae.portable.formats import FORMATS, OPSET, Format
 from hicmae.portable.graphs import BackboneGraph, Graph, RecognizerGraph, TransformGraph
 from hicmae.portable.quantizing import Int8Cost, int8_costs, quantize_onnx, refuse_spoilt
 from hicmae.recognition import EmotionRecognizer
-
-SCHEMA = 1
-"""Version of ``config.json`` in these folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +95,20 @@ def write_folder(
             quantize_onnx(exact, files["model"])
             costs = tuple(int8_costs(graph, transform, kind.open(files["model"]), [real_clips]))
             refuse_spoilt(costs, "features" if isinstance(model, EmotionRecognizer) else "pooled")
-        settings = _settings(model, graph, transform, spec=spec, modalities=modalities, kind=kind)
-        settings |= {
-            "precision": "int8" if int8 else "float32",
-            "sha256": {path.name: _sha256(path) for path in files.values()},
-            "check": _check_record(found, costs),
-            "provenance": dict(provenance),
-        }
-        (draft / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        settings = _settings(
+            model,
+            graph,
+            transform,
+            spec=spec,
+            modalities=modalities,
+            kind=kind,
+            int8=int8,
+            provenance=provenance,
+        )
+        settings["check"] = _check_record(found, costs)
         (draft / "README.md").write_text(card(settings))
+        settings["sha256"] = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
+        (draft / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
         if folder.exists():
             folder.rename(Path(name) / "old")
         draft.rename(folder)
@@ -134,22 +136,23 @@ def _settings(
     spec: InputSpec,
     modalities: Sequence[Modality],
     kind: Format,
+    int8: bool,
+    provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
+    """The fields of every exported folder, and what is in these files."""
     recognizer = model if isinstance(model, EmotionRecognizer) else None
-    backbone = recognizer.backbone if recognizer else model
-    assert isinstance(backbone, Backbone)
-    return {
-        "schema": SCHEMA,
-        "hicmae": __version__,
+    export = Export(
+        kind="recognizer" if recognizer else "backbone",
+        config=model.config,
+        spec=spec,
+        modalities=tuple(modalities),
+        targets=recognizer.targets if recognizer else None,
+        provenance=dict(provenance),
+    )
+    return export.to_settings(sum(p.numel() for p in graph.parameters())) | {
         "format": kind.name,
+        "precision": "int8" if int8 else "float32",
         "opset": OPSET if kind.name == "onnx" else None,
-        "kind": "recognizer" if recognizer else "backbone",
-        "model": backbone.config.to_dict(),
-        "input": spec.to_dict(),
-        "modalities": list(modalities),
-        "classes": list(recognizer.targets.classes) if recognizer else [],
-        "dimensions": list(recognizer.targets.dimensions) if recognizer else [],
-        "parameters": sum(p.numel() for p in graph.parameters()),
         "files": {
             f"transform{kind.suffix}": _describe(transform),
             f"model{kind.suffix}": _describe(graph),
