@@ -48,7 +48,7 @@ def random_clips(spec: InputSpec, count: int = 3, *, seed: int = 0) -> Clips:
     rng = torch.Generator().manual_seed(seed)
     frames = torch.randint(0, 256, (count, spec.num_frames, spec.image_size, spec.image_size, 3), generator=rng)
     waveform = torch.randint(-20_000, 20_000, (count, spec.audio_samples), generator=rng)
-    samples = torch.linspace(spec.audio_samples, spec.audio_samples // 2, count).long()
+    samples = torch.linspace(spec.audio_samples, spec.audio_samples // 10, count).long()
     return Clips(name="random", frames=frames.byte(), waveform=waveform.short(), sound_samples=samples)
 
 
