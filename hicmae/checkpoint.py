@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hicmae.backbone import MODALITIES, Backbone, Modality
 from hicmae.config import InputSpec, ModelConfig
-from hicmae.export_config import WEIGHTS, Export, Kind
+from hicmae.export_config import Export, Kind
 from hicmae.exported import (
     load_backbone,
     load_pretraining,
@@ -26,6 +25,7 @@ from hicmae.exported import (
     load_weights,
     part_of,
     read_export,
+    read_weights,
     save_export,
 )
 from hicmae.heads import Targets
@@ -85,7 +85,7 @@ def read_backbone(path: str | Path, config: ModelConfig | None = None) -> Backbo
         weights = BackboneWeights(
             config=export.config,
             spec=export.spec,
-            state=part_of(load_file(path / WEIGHTS), "backbone."),
+            state=part_of(read_weights(path), "backbone."),
             modalities=export.modalities,
         )
     elif path.suffix == ".ckpt":

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -154,7 +155,7 @@ def load_backbone(directory: str | Path) -> tuple[Backbone, ClipTransform]:
     """
     export = read_export(directory)
     backbone = Backbone(export.config, modalities=export.modalities)
-    load_weights(backbone, part_of(load_file(Path(directory) / WEIGHTS), "backbone."), directory)
+    load_weights(backbone, part_of(read_weights(directory), "backbone."), directory)
     backbone.came_from(export)
     return backbone.eval(), backbone.transform
 
@@ -174,7 +175,7 @@ def load_recognizer(directory: str | Path) -> tuple[EmotionRecognizer, ClipTrans
     model = EmotionRecognizer(
         Backbone(export.config, modalities=export.modalities), export.targets, modalities=export.modalities
     )
-    load_weights(model, load_file(Path(directory) / WEIGHTS), directory)
+    load_weights(model, read_weights(directory), directory)
     model.came_from(export)
     model.backbone.came_from(export)
     return model.eval(), model.transform
@@ -193,11 +194,24 @@ def load_pretraining(directory: str | Path) -> tuple[HiCMAE, ClipTransform]:
             "it anew from a checkpoint: hicmae export RUN/checkpoints/last.ckpt OUT --with-decoder"
         )
     model = HiCMAE(export.config, objective=export.objective, spec=export.spec)
-    state = {f"backbone.{name}": value for name, value in load_file(Path(directory) / WEIGHTS).items()}
-    load_weights(model, state | load_file(Path(directory) / DECODER), directory)
+    state = {f"backbone.{name}": value for name, value in read_weights(directory).items()}
+    load_weights(model, state | read_weights(directory, DECODER), directory)
     model.came_from(export)
     model.backbone.came_from(export)
     return model.eval(), model.transform
+
+
+def read_weights(directory: str | Path, name: str = WEIGHTS) -> dict[str, Tensor]:
+    """The tensors of a file of an exported folder, by name.
+
+    Raises:
+        ValueError: it is no safetensors file.
+    """
+    path = Path(directory) / name
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file, or is damaged ({error}); copy the folder again") from error
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:

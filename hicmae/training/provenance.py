@@ -87,14 +87,15 @@ def weights_origin(path: Path) -> dict[str, Any]:
 
 
 def run_recipe(trainer: Trainer) -> dict[str, Any]:
-    """The settings that the run was given, by the names of its YAML file; empty without a command line."""
+    """The settings of the run that are not empty, by the names of its YAML file; none without a command line."""
     given = next((c for c in trainer.callbacks if isinstance(c, SaveConfigCallback)), None)  # type: ignore[attr-defined]
     if given is None:
         return {}
-    settings = json.loads(given.parser.dump(given.config, format="json", skip_unset=False))
+    settings = json.loads(given.parser.dump(given.config, format="json"))
     parts = {name: settings[name] for name in ("seed_everything", "benchmark", "model", "data") if name in settings}
     recipe: dict[str, Any] = _without_folders(parts)
-    return recipe | {"trainer": {name: settings["trainer"][name] for name in _TRAINER}}
+    trainer_settings = settings["trainer"]
+    return recipe | {"trainer": {name: trainer_settings[name] for name in _TRAINER if name in trainer_settings}}
 
 
 def git_revision() -> str | None:
