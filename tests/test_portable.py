@@ -257,7 +257,7 @@ def test_what_cannot_be_exported_is_said(
     )
     assert "--int8 is for --format onnx" in fails(str(source), out, "--format", "torch-export", "--int8")
     assert "--check-clips is for" in fails(str(source), out, "--check-clips", str(film))
-    assert "no file or folder" in fails(str(source), out, "--format", "onnx", "--check-clips", "nowhere.mp4")
+    assert "cannot be read: No such file" in fails(str(source), out, "--format", "onnx", "--check-clips", "nowhere.mp4")
     with pytest.raises(ValueError, match=r"mute.mp4 has no audio, which this model takes"):
         read_clips([tmp_path / "mute.mp4"], SPEC, ("video", "audio"))
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
