@@ -214,7 +214,8 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# Exported formats: size, speed, and the cost of int8", "",
         f"`{result['command']}`, {result['date']}: {result['processor']}, a shared virtual machine of 2 cores,",
-        f"torch {result['torch']}, onnxruntime {result['onnxruntime']}; {result['rounds']} counted rounds, {result['base_rounds']} for base.", "",
+        f"torch {result['torch']}, onnxruntime {result['onnxruntime']}; {result['rounds']} counted rounds, "
+        f"{result['base_rounds']} of the base model.", "",
         "## Accuracy", "",
         f"{result['recognizer']}: {result['clips']} labelled clips ({result['split']}), the window in the "
         "middle of each. Features and probabilities are compared with eager PyTorch.", "",
@@ -328,7 +329,9 @@ def main() -> int:
             for size, decoded in random_clips(own).batches(BATCHES):
                 inputs[size] = run_eager(transform, {x.name: decoded[x.name].numpy() for x in transform.inputs})
             rounds = args.rounds if name == "recogniser" else BASE_ROUNDS
-            measured += all_speeds(name, graph, files, inputs, rounds)
+            for speed in all_speeds(name, graph, files, inputs, rounds):
+                measured.append(speed)
+                sys.stderr.write(f"{speed}\n")
             exact = (
                 run_all(lambda arrays, graph=graph: run_eager(graph, arrays), batches) if name == "recogniser" else {}
             )
@@ -341,11 +344,14 @@ def main() -> int:
                     {"format": EAGER, **scores(exact, exact, labels, recognizer, args.label)},
                     *({"format": kind, **rate(open_onnx(files[kind], threads=1))} for kind in (ONNX, INT8)),
                 ]
-            chosen += choices(name, files, inputs[1], rate, rounds, Path(folder))
+            for choice in choices(name, files, inputs[1], rate, rounds, Path(folder)):
+                chosen.append(choice)
+                sys.stderr.write(f"{choice}\n")
     result = {
         "command": "OMP_NUM_THREADS=1 python -m benchmarks.formats --recognizer FOLDER --manifest FILE",
         "date": datetime.date.today().isoformat(), "processor": processor(), "torch": torch.__version__,
-        "onnxruntime": onnxruntime.__version__, "rounds": args.rounds, "base_rounds": BASE_ROUNDS, "clips": sum(map(len_of, batches)),
+        "onnxruntime": onnxruntime.__version__, "rounds": args.rounds, "base_rounds": BASE_ROUNDS,
+        "clips": sum(map(len_of, batches)),
         "split": f"split {args.split}",
         "recognizer": f"Recogniser of width {recognizer.backbone.config.width}, "
         f"{sum(p.numel() for p in recognizer.parameters()) / 1e6:.2f} M parameters",
