@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,8 @@ def test_program_of_one_modality_computes_what_the_backbone_computes(tmp_path: P
     )  # fmt: skip
     program = torch.export.load(tmp_path / "out" / "model.pt2")
     assert not any("video" in name or "fusion" in name for name in program.state_dict)
+    with zipfile.ZipFile(tmp_path / "out" / "model.pt2") as archive:
+        assert not [name for name in archive.namelist() if b".py" in archive.read(name)]
     _, log_mel = clips(4)
     with torch.no_grad():
         found, expected = program.module()(log_mel=log_mel), backbone(None, log_mel)
@@ -210,6 +213,11 @@ def test_program_of_one_modality_computes_what_the_backbone_computes(tmp_path: P
     torch.testing.assert_close(
         found["audio_layer_means"].transpose(0, 1), expected.layer_means["audio"], rtol=0, atol=1e-5
     )
+
+
+def test_files_name_no_path_of_this_machine(exported: Path) -> None:
+    for name in ("model.onnx", "transform.onnx"):
+        assert b".py" not in (exported / name).read_bytes()
 
 
 @pytest.mark.parametrize("modality", ["video", "audio"])

@@ -22,7 +22,9 @@ Runner = Callable[[Mapping[str, NDArray[Any]]], Arrays]
 """Named inputs to named outputs."""
 
 OPSET = 20
-"""The first version of ONNX with GELU as one operator; onnxruntime reads it from 1.17 on."""
+"""The first version of ONNX with GELU as one operator; onnxruntime reads such files from 1.18 on."""
+_PLACE = "namespace"
+"""Where torch's exporter writes the path of modules that an operator comes from."""
 MOST_CLIPS = 4096
 """Largest batch that a program of ``torch.export`` accepts; it wants a bound."""
 
@@ -65,6 +67,11 @@ def write_onnx(graph: Graph, path: Path) -> None:
             verbose=False,
         )
         assert program is not None
+        for node in program.model.graph.all_nodes():
+            place = node.metadata_props.get(_PLACE)
+            node.metadata_props.clear()  # stack traces with paths of this machine, a third of a small file
+            if place is not None:
+                node.metadata_props[_PLACE] = place
         program.save(path, external_data=False)
 
 
@@ -93,6 +100,9 @@ def write_program(graph: Graph, path: Path) -> None:
             kwargs=graph.example(2),
             dynamic_shapes={spec.name: {0: clips} for spec in graph.inputs},
         )
+        for module in program.graph_module.modules():
+            for node in getattr(getattr(module, "graph", None), "nodes", ()):
+                node.meta.pop("stack_trace", None)  # has paths of this machine
         program.example_inputs = None  # they would be stored: as many bytes as the weights of a small model
         torch.export.save(program, path)
 
