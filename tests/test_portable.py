@@ -264,6 +264,7 @@ def test_what_cannot_be_exported_is_said(
         str(source), out, "--format", "torch-export", "--modalities", "both", "--backbone-only"
     )
     assert "--int8 is for --format onnx" in fails(str(source), out, "--format", "torch-export", "--int8")
+    assert "--with-decoder is for" in fails(str(source), out, "--format", "onnx", "--with-decoder")
     assert "--check-clips is for" in fails(str(source), out, "--check-clips", str(film))
     assert "cannot be read: No such file" in fails(str(source), out, "--format", "onnx", "--check-clips", "nowhere.mp4")
     with pytest.raises(ValueError, match=r"mute.mp4 has no audio, which this model takes"):
