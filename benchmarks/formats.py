@@ -167,8 +167,8 @@ def read_labelled(
     for start in range(0, len(clips), 16):
         paths = [clip.video for clip in clips[start : start + 16] if clip.video is not None]
         some = read_clips(paths, spec, model.modalities)
-        _, decoded = next(some.batches([len(paths)]))
-        batches.append(run_eager(transform, {x.name: decoded[x.name].numpy() for x in transform.inputs}))
+        decoded = next(some.batches(len(paths)))
+        batches.append(run_eager(transform, {x.name: decoded[x.name] for x in transform.inputs}))
     labels = {name: np.array([float(clip.labels[name]) for clip in clips]) for name in model.targets.dimensions}
     if model.targets.classes:
         labels[args.label] = np.array([model.targets.classes.index(str(clip.labels[args.label])) for clip in clips])
@@ -331,8 +331,9 @@ def main() -> int:
                 row[f"megabytes, {name}"] = (path.stat().st_size if path else weights) / 1e6
             transform = TransformGraph(own, recognizer.modalities if name == "recogniser" else MODALITIES)
             inputs = {}
-            for size, decoded in random_clips(own).batches(BATCHES):
-                inputs[size] = run_eager(transform, {x.name: decoded[x.name].numpy() for x in transform.inputs})
+            for size in BATCHES:
+                decoded = next(random_clips(own).batches(size))
+                inputs[size] = run_eager(transform, {x.name: decoded[x.name] for x in transform.inputs})
             rounds = args.rounds if name == "recogniser" else BASE_ROUNDS
             for speed in all_speeds(name, graph, files, inputs, threads_of=args.threads, rounds=rounds):
                 measured.append(speed)

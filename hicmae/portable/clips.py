@@ -6,8 +6,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hicmae.backbone import Modality
@@ -29,18 +31,12 @@ class Clips:
     sound_samples: Tensor
     """int64 (N,): how many samples are sound; the rest is padding."""
 
-    def batches(self, sizes: Sequence[int]) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """(size, inputs of ``TransformGraph``) for each size: the first clips, from the start again if they are few."""
-        for size in sizes:
-            rows = torch.arange(size) % len(self.frames)
-            yield (
-                size,
-                {
-                    "frames": self.frames[rows],
-                    "waveform": self.waveform[rows],
-                    "sound_samples": self.sound_samples[rows],
-                },
-            )
+    def batches(self, size: int) -> Iterator[dict[str, NDArray[Any]]]:
+        """Inputs of ``TransformGraph`` for all clips, so many at once; the last batch is filled up from the start."""
+        for start in range(0, len(self.frames), size):
+            rows = torch.arange(start, start + size) % len(self.frames)
+            tensors = {"frames": self.frames, "waveform": self.waveform, "sound_samples": self.sound_samples}
+            yield {name: tensor[rows].numpy() for name, tensor in tensors.items()}
 
 
 def random_clips(spec: InputSpec, count: int = 3, *, seed: int = 0) -> Clips:

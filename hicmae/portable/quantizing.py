@@ -52,12 +52,12 @@ def quantize_onnx(source: Path, target: Path, **other_choices: Any) -> None:
 
 
 def int8_costs(model: Graph, transform: Graph, model_file: Runner, clips: Sequence[Clips]) -> list[Int8Cost]:
-    """Compare on every clip, all clips in one batch."""
+    """Compare on every clip."""
     expected: dict[str, list[NDArray[Any]]] = {}
     found: dict[str, list[NDArray[Any]]] = {}
     for some in clips:
-        for _, decoded in some.batches([len(some.frames)]):
-            inputs = run_eager(transform, {spec.name: decoded[spec.name].numpy() for spec in transform.inputs})
+        for decoded in some.batches(1):
+            inputs = run_eager(transform, {spec.name: decoded[spec.name] for spec in transform.inputs})
             for outputs, computed in ((expected, run_eager(model, inputs)), (found, model_file(inputs))):
                 for name, value in computed.items():
                     outputs.setdefault(name, []).append(value)
