@@ -25,12 +25,13 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
-# In an environment of the core alone, made anew: a few minutes, most of them pip's, and as much disk as torch takes.
+# In an environment of the core alone, made anew: minutes, most of them pip's, and as much disk as torch takes. Any model:
+# `make test-core EXPORT=demo/exported CLIP=demo/corpus/clips/NAME.mp4`.
 test-core: install
 	rm -rf $(CORE) build
 	$(PYTHON) -m venv $(CORE)
 	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt .
-	$(BIN)/python -m tests.core_install make $(CORE)/check
+	$(BIN)/python -m tests.core_install make $(CORE)/check $(EXPORT) $(CLIP)
 	$(CORE)/bin/python tests/core_install.py check $(CORE)/check
 	rm -rf $(CORE) build
 

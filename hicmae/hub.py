@@ -59,6 +59,9 @@ class HubModel(ModelHubMixin):
             raise TypeError(
                 f"from_pretrained got {unknown}; beside the name it takes {sorted(_DOWNLOAD)}: the folder says the rest"
             )
+        name = Path(pretrained_model_name_or_path)
+        if not name.is_dir() and (name.is_absolute() or len(name.parts) > 2):  # the name of no repository
+            raise FileNotFoundError(f"no exported folder at {name}")
         return super().from_pretrained(pretrained_model_name_or_path, **download)
 
     @classmethod

@@ -13,7 +13,8 @@ from torch import Tensor
 from hicmae.backbone import MODALITIES, Modality, known_modalities
 from hicmae.config import InputSpec
 from hicmae.media.crops import crop_and_normalize
-from hicmae.media.decode import DecodeError, Decoder, decode_clip, read_media_file
+from hicmae.media.decode import DecodeError, Decoder, decode_clip, load_media
+from hicmae.media.large_file import MediaData
 from hicmae.media.log_mel import LogMel
 
 Source = str | PathLike[str] | bytes
@@ -99,7 +100,7 @@ def _nothing_for_model(name: str, has_video: bool) -> DecodeError:
     )
 
 
-def _read(source: Source) -> tuple[bytes, str]:
+def _read(source: Source) -> tuple[MediaData, str]:
     if isinstance(source, bytes):
         return source, f"{len(source)} bytes"
-    return read_media_file(Path(source)), str(source)
+    return load_media(Path(source)), str(source)

@@ -47,6 +47,7 @@ def make(root: Path, export: Path | None = None, clip: Path | None = None) -> No
 
     from hicmae.backbone import Backbone
     from hicmae.checkpoint import read_export, save_export
+    from hicmae.cli import main
     from hicmae.config import InputSpec, ModelConfig
     from hicmae.exported import load_backbone
     from hicmae.transform import ClipTransform
@@ -64,11 +65,11 @@ def make(root: Path, export: Path | None = None, clip: Path | None = None) -> No
         config = ModelConfig.preset("micro")
         backbone, spec = Backbone(config).eval(), InputSpec.for_model(config)
         save_export(folder, backbone, spec=spec, provenance={})
-        # a window long, so that there is one window, wherever it is looked for
-        make_clip(film, seconds=spec.window_seconds, size=(96, 96))
+        make_clip(film, size=(96, 96))
     with torch.no_grad():
         pooled = backbone(**ClipTransform(spec, modalities=backbone.modalities)(film)).pooled[0]
     (root / "expected.json").write_text(json.dumps(pooled.tolist()))
+    assert main(["embed", str(film), "--model", str(folder), "-o", str(root / "expected.parquet")]) == 0
 
 
 def hide_extras() -> None:
@@ -110,12 +111,7 @@ def check(root: Path) -> None:
         main(["--help"])
     assert "features of video files" in help_text.getvalue(), help_text.getvalue()
     assert main(["embed", clip, "--model", folder, "-o", "features.parquet"]) == 0
-    table = pd.read_parquet("features.parquet")
-    assert len(table) == 1, table
-    same = [column for column in table if len(getattr(table[column][0], "shape", ())) == 1
-            and len(table[column][0]) == len(expected)]  # fmt: skip
-    assert same, f"no column of {list(table)} holds {len(expected)} values"
-    compare("hicmae embed", table[same[0]][0].tolist(), expected)
+    compare_tables(pd.read_parquet("features.parquet"), pd.read_parquet("expected.parquet"))
     assert main(["export", folder, "again"]) == 0
     backbone, transform = hicmae.load_backbone("again")
     compare("hicmae export", backbone(**transform(clip)).pooled[0].tolist(), expected)
@@ -128,6 +124,18 @@ def compare(what: str, found: Sequence[float], expected: Sequence[float]) -> Non
     furthest = max(abs(one - other) for one, other in zip(found, expected, strict=True))
     assert furthest <= TOLERANCE, f"{what}: features differ by {furthest:g}"
     sys.stdout.write(f"{what}: {len(found)} features differ by at most {furthest:.1e}\n")
+
+
+def compare_tables(found: Any, expected: Any) -> None:
+    """Raise ``AssertionError`` unless two tables of ``hicmae embed`` have the same rows, and the same vectors."""
+    assert list(found) == list(expected), f"columns {list(found)} instead of {list(expected)}"
+    assert len(found) == len(expected) > 0, f"{len(found)} rows instead of {len(expected)}"
+    vectors = [name for name in found if hasattr(found[name][0], "shape") and found[name][0].ndim == 1]
+    assert vectors, f"no column of {list(found)} holds vectors"
+    for name in vectors:
+        pairs = zip(found[name], expected[name], strict=True)
+        for row, (one, other) in enumerate(pairs):
+            compare(f"hicmae embed, row {row}, {name}", one.tolist(), other.tolist())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import hicmae
 from hicmae.backbone import Backbone
 from hicmae.checkpoint import read_export, read_pretraining, read_recognizer, save_export
+from hicmae.cli import main
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.export_config import FIELDS, SCHEMA
 from hicmae.heads import Targets
@@ -248,6 +249,9 @@ def test_a_folder_of_schema_1_loads(folder: Path, tmp_path: Path) -> None:
     assert torch.equal(found(*clips(1)).logits, model(*clips(1)).logits)
     assert (found.targets, transform.spec) == (TARGETS, SPEC)
     assert read_export(old).objective is None
+    assert main(["export", str(old), str(tmp_path / "new")]) == 0
+    assert settings_of(tmp_path / "new")["schema"] == 2
+    assert torch.equal(hicmae.load_recognizer(tmp_path / "new")[0](*clips(1)).logits, found(*clips(1)).logits)
     settings = settings_of(old)
     del settings["classes"]
     (old / "config.json").write_text(json.dumps(settings))

@@ -24,7 +24,7 @@ from finetune.__main__ import main
 from finetune.data import FinetuneData
 from finetune.module import FinetuneModule
 from hicmae.backbone import Backbone
-from hicmae.checkpoint import read_export, save_export
+from hicmae.checkpoint import read_export, read_pretraining, save_export
 from hicmae.cli import main as hicmae_main
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.batch import ClipBatch
@@ -189,6 +189,7 @@ def test_the_export_says_what_it_was_made_of(run: Path, manifest: Path, tmp_path
     assert found["recipe"]["data"]["augmentation"]["rand_augment"]["operations"] == 4
     assert str(manifest.parent) not in json.dumps(found)
     assert hicmae_main(["export", str(run / "checkpoints" / "best.ckpt"), str(tmp_path / "out")]) == 0
+    assert read_pretraining(run / "checkpoints" / "best.ckpt") is None
     again = read_export(tmp_path / "out")
     assert again.targets is not None
     assert again.targets.ranges == {"valence": (0.0, 1.0)}

@@ -108,6 +108,8 @@ def test_errors_are_those_of_the_folder(folder: Path) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
         Backbone.from_pretrained(folder)
+    with pytest.raises(FileNotFoundError, match=r"no exported folder at .*nothing"):
+        Backbone.from_pretrained(folder / "nothing")
 
 
 def test_pushing_uploads_an_exported_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ def test_features_equal_the_exported_backbones(backbone, export, video):
     model = timm.create_model(NAME, folder=export).eval()
     features = model.forward_features(video)
     assert torch.equal(features, backbone(video=video).video_tokens)
+    assert torch.equal(features, Backbone.from_pretrained(export)(video=video).video_tokens)
     assert torch.equal(model(video), features.mean(dim=1))
     assert torch.equal(timm.create_model(NAME, folder=export, global_pool="").eval()(video), features)
 
