@@ -33,6 +33,7 @@ from hicmae.backbone import MODALITIES, Backbone
 from hicmae.checkpoint import load_recognizer
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.manifest import read_manifest, select
+from hicmae.inference.items import find_items
 from hicmae.metrics import categorical_scores, dimensional_scores
 from hicmae.portable.checking import run_eager
 from hicmae.portable.clips import random_clips, read_clips
@@ -162,16 +163,21 @@ def read_labelled(
     """Model inputs in batches of 16, and labels by column: class numbers, or values of a dimension."""
     transform = TransformGraph(spec, model.modalities)
     columns = [*([args.label] if model.targets.classes else []), *model.targets.dimensions]
-    clips = [c for c in select(read_manifest(args.manifest), args.split).clips if all(x in c.labels for x in columns)]
+    rows = select(read_manifest(args.manifest), args.split).clips
+    clips = {clip.clip_id: clip for clip in rows if all(name in clip.labels for name in columns)}
+    items = [item for item in find_items([args.manifest]) if item.name in clips]
     batches = []
-    for start in range(0, len(clips), 16):
-        paths = [clip.video for clip in clips[start : start + 16] if clip.video is not None]
-        some = read_clips(paths, spec, model.modalities)
-        decoded = next(some.batches(len(paths)))
+    for start in range(0, len(items), 16):
+        some = read_clips(items[start : start + 16], spec, model.modalities)
+        decoded = next(some.batches(len(some.frames)))
         batches.append(run_eager(transform, {x.name: decoded[x.name] for x in transform.inputs}))
-    labels = {name: np.array([float(clip.labels[name]) for clip in clips]) for name in model.targets.dimensions}
+    labels = {
+        name: np.array([float(clips[item.name].labels[name]) for item in items]) for name in model.targets.dimensions
+    }
     if model.targets.classes:
-        labels[args.label] = np.array([model.targets.classes.index(str(clip.labels[args.label])) for clip in clips])
+        labels[args.label] = np.array(
+            [model.targets.classes.index(str(clips[item.name].labels[args.label])) for item in items]
+        )
     return batches, labels
 
 

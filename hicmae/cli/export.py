@@ -48,9 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--check-clips",
         nargs="+",
         type=Path,
-        metavar="FILE",
-        help="onnx, torch-export: media files to check the file with, beside noise; by default a few "
-        "synthetic talking faces",
+        metavar="PATH",
+        help="onnx, torch-export: files, folders, patterns, manifests or shards to check with, beside noise; by default "
+        "a few synthetic talking faces",
     )
 
 
@@ -136,11 +136,12 @@ def _write_portable(
 
 
 def _check_clips(args: argparse.Namespace, spec: InputSpec, modalities: tuple[Modality, ...]) -> Clips:
+    from hicmae.inference.items import find_items
     from hicmae.portable.clips import read_clips, synthetic_clips
 
     if args.check_clips is None:
         return synthetic_clips(spec)
-    return read_clips(args.check_clips, spec, modalities)
+    return read_clips(find_items(args.check_clips), spec, modalities)
 
 
 def _table(written: Written) -> str:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hicmae.backbone import Modality
+from hicmae.backbone import MODALITIES, Modality
 from hicmae.config import InputSpec
+from hicmae.inference.items import MediaItem, media_item
+from hicmae.inference.windows import WindowSettings, read_windows
 
 SYNTHETIC_CLIPS = 3
 _SMALLEST_SYNTHETIC_PICTURE = 48
@@ -70,31 +73,33 @@ def synthetic_clips(spec: InputSpec) -> Clips:
         for plan in plan_clips(settings):
             paths.append(Path(folder) / f"{plan.clip_id}.mp4")
             write_mp4(paths[-1], *render_clip(plan, settings))
-        return read_clips(paths, spec, ("video", "audio"), name="synthetic")
+        return read_clips([media_item(path) for path in paths], spec, MODALITIES, name="synthetic")
 
 
-def read_clips(paths: Sequence[Path], spec: InputSpec, modalities: Sequence[Modality], *, name: str = "given") -> Clips:
-    """The window in the middle of every file.
+def read_clips(
+    items: Sequence[MediaItem], spec: InputSpec, modalities: Sequence[Modality], *, name: str = "given"
+) -> Clips:
+    """The window in the middle of every clip.
 
     Raises:
         DecodeError: a file that cannot be decoded.
         ValueError: a file that lacks one of ``modalities``.
     """
-    from hicmae.media.decode import decode_clip, read_media_file
-
-    decoded = []
-    for path in paths:
-        clip = decode_clip(read_media_file(path), spec=spec, name=str(path))
-        present = {"video": clip.has_video, "audio": clip.has_audio}
-        missing = [m for m in modalities if not present[m]]
-        if missing:
+    frames, waveforms, samples = [], [], []
+    for item in items:
+        with read_windows(item, spec, WindowSettings(middle=True)) as windows:
+            window = next(iter(windows))
+        if missing := [modality for modality in modalities if modality not in window.modalities]:
             raise ValueError(
-                f"{path} has no {' and no '.join(missing)}, which this model takes; give --check-clips other files"
+                f"{item.name} has no {' and no '.join(missing)}, which this model takes; give --check-clips other files"
             )
-        decoded.append(clip)
+        shape = (spec.num_frames, spec.image_size, spec.image_size, 3)
+        frames.append(np.zeros(shape, np.uint8) if window.frames is None else window.frames)
+        waveforms.append(np.zeros(spec.audio_samples, np.int16) if window.waveform is None else window.waveform)
+        samples.append(window.sound_samples)
     return Clips(
         name=name,
-        frames=torch.stack([torch.from_numpy(clip.video) for clip in decoded]),
-        waveform=torch.stack([torch.from_numpy(clip.waveform) for clip in decoded]),
-        sound_samples=torch.tensor([clip.sound_samples for clip in decoded]),
+        frames=torch.from_numpy(np.stack(frames)),
+        waveform=torch.from_numpy(np.stack(waveforms)),
+        sound_samples=torch.tensor(samples),
     )
