@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="onnx, torch-export: files, folders, patterns, manifests or shards to check with, beside noise; by default "
-        "a few synthetic talking faces",
+        help="onnx, torch-export: files, folders, patterns, manifests or shards to check with, beside noise; by "
+        "default a few synthetic talking faces",
     )
 
 
