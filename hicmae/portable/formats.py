@@ -47,7 +47,7 @@ class Format:
         missing = [name for name in self.requires if importlib.util.find_spec(name) is None]
         if missing:
             raise ValueError(
-                f"--format {self.name} needs {', '.join(missing)}, which is not installed here: "
+                f"--format {self.name} needs {', '.join(missing)}, not installed here: "
                 f"pip install 'hicmae[{self.extra}]'"
             )
 
