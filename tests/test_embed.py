@@ -88,7 +88,7 @@ def test_killed_and_repeated_it_gives_the_same_file_and_computes_nothing_twice(
                "-o", str(killed), "--device", "cpu", "--workers", "2"]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     records = journal_folder(killed) / "records"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not records.exists() or records.read_bytes().count(b"HCMJ") < 10:
         assert process.poll() is None
         assert time.monotonic() < deadline
