@@ -63,9 +63,7 @@ def test_all_classes_have_a_colour_until_there_are_too_many_and_then_the_winners
     assert min(wins[k] for k in named) >= max(wins[k] for k in range(43) if k not in named)
 
 
-@pytest.mark.parametrize(
-    ("windows", "classes", "dimensions"), [(1, 2, 2), (3, 7, 0), (1400, 7, 2), (50, 43, 1), (5, 0, 3)]
-)
+@pytest.mark.parametrize(("windows", "classes", "dimensions"), [(1, 2, 2), (400, 43, 2), (3, 0, 3)])
 @pytest.mark.filterwarnings("error")
 def test_any_size_is_drawn(windows: int, classes: int, dimensions: int, tmp_path: Path) -> None:
     path = draw_emotion_timeline(prediction(windows, classes, dimensions), tmp_path / "new" / "x.png")

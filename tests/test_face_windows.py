@@ -18,6 +18,7 @@ from hicmae.data.file_lock import hold_folder
 from hicmae.data.manifest import Clip
 from hicmae.faces import FaceTracker, write_face_clip
 from hicmae.faces.detector import make_detector
+from hicmae.faces.passing_clip import passing_face_clip
 from hicmae.faces.scene import scene_doubt
 from hicmae.inference.face_windows import face_windows
 from hicmae.inference.items import MediaItem, media_item
@@ -93,7 +94,7 @@ def test_a_file_without_a_face_fails_and_leaves_nothing(tmp_path: Path, temporar
     assert [file.name for file in temporary.iterdir()] == ["noise.mp4"]
 
 
-def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(talk: Path, temporary: Path) -> None:
+def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(temporary: Path) -> None:
     left, used, fresh = (temporary / f"hicmae-faces-{name}" for name in ("left", "used", "fresh"))
     for folder in (left, used, fresh):
         folder.mkdir()
@@ -101,7 +102,7 @@ def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(talk: P
     with hold_folder(used):
         for folder in (left, used):
             os.utime(folder, (time.time() - 3600,) * 2)
-        with face_windows(media_item(talk), SPEC, WindowSettings(), ("video",)):
+        with pytest.raises(DecodeError), passing_face_clip(b"x", None, FaceTracker(), name="x"):
             pass
     assert not left.exists()
     assert used.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import pickle
@@ -15,7 +16,7 @@ import pytest
 from hicmae.backbone import Backbone
 from hicmae.checkpoint import save_export
 from hicmae.cli import main
-from hicmae.cli.predict import _figures
+from hicmae.cli.predict import _figures, add_arguments
 from hicmae.inference.items import MediaItem
 from hicmae.inference.prediction_job import PredictionJob
 from hicmae.inference.predictor import Predictor
@@ -43,7 +44,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predict(model: Path, *args: object) -> int:
-    return main(["predict", *map(str, args), "--model", str(model), "--device", "cpu"])
+    one = () if "--workers" in args else ("--workers", "1")
+    return main(["predict", *map(str, args), "--model", str(model), "--device", "cpu", *one])
 
 
 def test_one_file_is_shown_window_by_window_and_in_a_table(
@@ -126,13 +128,13 @@ def test_files_that_all_fail_give_tables_without_rows(model: Path, files: Path, 
 def test_a_killed_command_goes_on_and_computes_nothing_twice(
     model: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = [files / f"{name}.mp4" for name in "abc"]
+    good = [files / f"{name}.mp4" for name in "ca"]
     assert predict(model, *good, "-o", tmp_path / "whole.csv") == 0
     plain, seen = Predictor.predict, []
 
     def counted(self: Predictor, source: MediaItem, *args: object) -> object:
         seen.append(Path(source.name).name)
-        if seen == ["a.mp4", "b.mp4"]:
+        if seen == ["c.mp4", "a.mp4"]:
             raise KeyboardInterrupt
         return plain(self, source, *args)  # type: ignore[arg-type]
 
@@ -142,20 +144,22 @@ def test_a_killed_command_goes_on_and_computes_nothing_twice(
     assert not (tmp_path / "out.csv").exists()
     assert predict(model, *good, "-o", tmp_path / "out.csv", "--hop-s", "0.4") == 2  # other settings
     assert predict(model, *good, "-o", tmp_path / "out.csv", "--figure", figures) == 0
-    assert seen == ["a.mp4", "b.mp4", "b.mp4", "c.mp4"]
+    assert seen == ["c.mp4", "a.mp4", "a.mp4"]
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert sorted(file.name for file in figures.iterdir()) == ["a.png", "b.png", "c.png"]  # that of a.mp4, too
+    assert sorted(file.name for file in figures.iterdir()) == ["a.png", "c.png"]  # that of c.mp4, too
     assert not list(tmp_path.glob("*.journal"))
 
 
 def test_pictures_of_files_that_are_called_the_same_do_not_meet(tmp_path: Path) -> None:
-    items = [MediaItem(name=name) for name in ("x/one.mp4", "y/one.mp4", "two.mp4")]
+    items = [MediaItem(name=name) for name in ("x/one.mp4", "y/one.mp4", "two.mp4", "x_one.mp4", "x one.mp4")]
     assert _figures(tmp_path, items) == {
         "x/one.mp4": tmp_path / "x_one.mp4.png", "y/one.mp4": tmp_path / "y_one.mp4.png",
-        "two.mp4": tmp_path / "two.png",
+        "two.mp4": tmp_path / "two.png", "x_one.mp4": tmp_path / "x_one.png", "x one.mp4": tmp_path / "x one.png",
     }  # fmt: skip
     assert _figures(tmp_path / "p.png", items[:1]) == {"x/one.mp4": tmp_path / "p.png"}
-    with pytest.raises(ValueError, match="is one picture, and there are 3 files"):
+    alike = [MediaItem(name=name) for name in ("x y/one.mp4", "x_y/one.mp4")]
+    assert [path.name for path in _figures(tmp_path, alike).values()] == ["x_y_one.mp4.png", "x_y_one.mp4-2.png"]
+    with pytest.raises(ValueError, match="is one picture, and there are 5 files"):
         _figures(tmp_path / "p.png", items)
 
 
@@ -179,7 +183,8 @@ def test_wrong_use_is_said_before_any_work(
     shutil.copytree(model, tmp_path / "incomplete")
     (tmp_path / "incomplete" / "config.json").unlink()
     save_export(tmp_path / "listens", recognizer("audio"), spec=SPEC, provenance={})
-    clip = files / "a.mp4"
+    clip, own = files / "a.mp4", tmp_path / "clips.csv"
+    own.write_text("clip_id,video\n")
     for folder, args, message in (
         (tmp_path / "backbone", [clip], "holds a backbone without a head"),
         (tmp_path / "altered", [clip], "was altered or cut short"),
@@ -187,8 +192,19 @@ def test_wrong_use_is_said_before_any_work(
         (tmp_path / "listens", [clip, "--faces"], "built for sound alone"),
         (model, [tmp_path / "nothing.mp4"], "no file or folder"),
         (model, [clip, "-o", "out.txt"], "must end in .csv, .parquet, .json"),
-        (model, [clip, "--workers", "0"], "--workers 0 must be at least 1"),
+        (model, [clip, "--workers", "0"], "workers=0 must be at least 1"),
+        (model, [clip, "--threads", "0"], "threads=0 must be at least 1"),
+        (model, [clip, "-o", str(own)], "is there and holds no predictions"),
         (model, [clip, "--hop-s", "-1"], "hop_s=-1.0 must be a positive number"),
     ):
         assert predict(folder, *args) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_page_names_every_option() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "predict.md").read_text(encoding="utf-8")
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    for action in parser._actions:
+        for option in action.option_strings[:1]:
+            assert option in page, option

@@ -90,10 +90,11 @@ def test_with_its_settings_files_score_as_in_the_test_of_fine_tuning(tmp_path: P
     from hicmae.data.evaluation import EvaluationLoader
 
     manifest = make_corpus(tmp_path, 3)
+    # black and silence are the same too
     assert manifest.clips[1].video is not None
-    make_clip(
-        manifest.clips[1].video, seconds=3.6, size=(48, 48), with_audio=False
-    )  # black and silence are the same too
+    assert manifest.clips[2].video is not None
+    make_clip(manifest.clips[1].video, seconds=3.6, size=(48, 48), with_audio=False)
+    make_clip(manifest.clips[2].video, seconds=2.8, with_video=False)
     labels = LabelSpec(classes={"emotion": EMOTIONS}, dimensions={"valence": (0, 1)})
     timing = {"frame_interval_s": 0.4, "audio_seconds": 1.6}
     tuned = FinetuneModule(labels=labels, architecture=TINY.to_dict(), input=timing).eval()

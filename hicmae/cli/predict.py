@@ -43,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--missing", choices=("fail", "blank"), default="fail",
                         help="a file without the picture or sound that the recogniser was built for fails, or is given "
                         "black or silence instead")  # fmt: skip
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes")
+    parser.add_argument("--workers", type=int, metavar="N",
+                        help="processes (default: one a CUDA device, or one a core and at most 8)")  # fmt: skip
+    parser.add_argument("--threads", type=int, metavar="N",
+                        help="of each process, on processors (default: one where there are several)")  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=8, metavar="N",
                         help="windows that go through the model together")  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
@@ -52,21 +55,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict all files; failures are named. Returns 1 if any file failed, else 0."""
     from hicmae.cli.prediction_tables import show_window
+    from hicmae.inference.devices import job_devices
     from hicmae.inference.items import find_items
     from hicmae.inference.job import run_job
     from hicmae.inference.journal import open_journal, remove_journal
-    from hicmae.inference.prediction_files import SUFFIXES
+    from hicmae.inference.prediction_files import SUFFIXES, check_replaceable
     from hicmae.inference.prediction_job import PredictionJob
     from hicmae.inference.progress import JobProgress
 
     if args.out is not None and args.out.suffix not in SUFFIXES:
         raise ValueError(f"--out {args.out} must end in {', '.join(SUFFIXES)}")
-    if args.workers < 1:
-        raise ValueError(f"--workers {args.workers} must be at least 1 process")
+    if args.out is not None:
+        check_replaceable(args.out)
     items = find_items(args.paths)
+    devices = job_devices(args.device, args.workers)[: len(items)]
     job = PredictionJob(
         model=args.model, hop_s=args.hop_s, segments=args.segments, faces=args.faces, missing=args.missing,
         batch_size=args.batch_size, figures=_figures(args.figure, items),
+        threads=args.threads if args.threads is not None or len(devices) == 1 else 1,
     )  # fmt: skip
     targets = job.check()
     with ExitStack() as stack:
@@ -79,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             if len(items) == 1:
                 show = functools.partial(show_window, progress.console, targets)
                 begin = functools.partial(job.begin, on_window=show)
-            report = run_job(journal, items, begin, devices=[args.device] * args.workers, listener=progress)
+            report = run_job(journal, items, begin, devices=devices, listener=progress)
         for item in before if job.figures else ():
             if journal.failure(item) is None:
                 job.draw(job.result(journal, item, targets))
@@ -146,9 +152,11 @@ def _figures(place: Path | None, items: Sequence[MediaItem]) -> dict[str, Path]:
             raise ValueError(f"--figure {place} is one picture, and there are {len(items)} files; name a folder")
         return {items[0].name: place}
     stems = Counter(Path(item.name).stem for item in items)
-    names = {}
+    taken: dict[str, str] = {}
     for item in items:
         stem = Path(item.name).stem
-        # Of files that are called the same in different folders, the folders too.
-        names[item.name] = stem if stems[stem] == 1 else re.sub(r"[^\w.-]+", "_", item.name).strip("_")
-    return {name: place / f"{stem}.png" for name, stem in names.items()}
+        if stems[stem] > 1:  # of files that are called the same in different folders, the folders too
+            stem = re.sub(r"[^\w.-]+", "_", item.name).strip("_")
+        stem = next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, len(items) + 2))) if name not in taken)
+        taken[stem] = item.name
+    return {name: place / f"{stem}.png" for stem, name in taken.items()}

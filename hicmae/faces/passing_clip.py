@@ -15,9 +15,10 @@ from hicmae.data.file_lock import hold_folder, hold_lock_if_free
 from hicmae.faces.face_clip import FACE_SIZE, write_square
 from hicmae.faces.tracker import FaceNotFoundError, FaceTrack, FaceTracker
 from hicmae.media.clip import DecodeError
+from hicmae.media.large_file import MediaData
 
 _PREFIX = "hicmae-faces-"
-_FRESH_S = 60.0  # a folder this young may belong to a process that has not locked it yet
+_FRESH_S = 5.0  # a folder this young may belong to a process that has not locked it yet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,8 @@ class PassingClip:
 
 @contextmanager
 def passing_face_clip(
-    video: Path | bytes,
-    audio: Path | bytes | None,
+    video: Path | MediaData,
+    audio: Path | MediaData | None,
     tracker: FaceTracker,
     *,
     span_s: tuple[float, float] | None = None,

@@ -13,6 +13,8 @@ from hicmae.media.square import Frame, display_size
 
 FRAMES = 5
 """Frames that are looked at: key frames, each of which is decoded without others."""
+WITHIN_S = 300.0
+"""They lie within so many seconds: later ones of a large file would take reading all before them."""
 SMALL_FACE = 0.4
 """Share of the picture's shorter side under which a face is small; ``hicmae faces`` makes it 0.62."""
 SECOND_FACE = 0.5
@@ -59,11 +61,13 @@ def scene_doubt(picture: Track, detector: FaceDetector | None, name: str) -> str
 
 
 def _key_frames(picture: Track, count: int) -> npt.NDArray[np.int64]:
-    """Numbers of at most ``count`` key frames spread over a picture, int64; of the first frame where none is told."""
-    keys = np.array([n for n, position in enumerate(picture.kept.tolist()) if picture.packets[position].is_keyframe])
-    if picture.counted or not len(keys):
+    """Numbers of at most ``count`` key frames spread over the first minutes, int64; of the first frame where the order
+    of frames is not told."""
+    if picture.counted:
         return np.zeros(1, dtype=np.int64)
-    places = (
-        np.linspace(0, len(keys) - 1, min(count, len(keys)) + 2)[1:-1] if len(keys) > count else np.arange(len(keys))
-    )
-    return np.unique(keys[np.rint(places).astype(np.int64)]).astype(np.int64)
+    within = int(np.searchsorted(picture.times_s, picture.times_s[0] + WITHIN_S))
+    keys = picture.packets.keys_until(int(picture.kept[within - 1]))
+    numbers = np.flatnonzero(np.isin(picture.kept[:within], keys))
+    if not len(numbers):
+        return np.zeros(1, dtype=np.int64)
+    return np.unique(numbers[np.rint(np.linspace(0, len(numbers) - 1, count)).astype(np.int64)]).astype(np.int64)

@@ -17,7 +17,8 @@ from hicmae.faces.detector import FaceBox, FaceDetector, make_detector
 from hicmae.faces.look import Looks, Region, look_for_faces
 from hicmae.faces.smoothing import fit_in, smooth_squares
 from hicmae.media.container import open_media
-from hicmae.media.probe import nothing_there, read_media_file
+from hicmae.media.large_file import MediaData, load_media
+from hicmae.media.probe import nothing_there
 
 
 class FaceNotFoundError(ValueError):
@@ -122,7 +123,7 @@ class FaceTracker:
 
     def track(
         self,
-        video: bytes | Path,
+        video: MediaData | Path,
         *,
         span_s: tuple[float, float] | None = None,
         region: Region | None = None,
@@ -146,7 +147,7 @@ class FaceTracker:
         name = name or (str(video) if isinstance(video, Path) else "clip")
         check_region(region, square, name)
         detector = make_detector(self.detector, self.model) if isinstance(self.detector, str) else self.detector
-        data = read_media_file(video, name=name) if isinstance(video, Path) else video
+        data = load_media(video, name=name) if isinstance(video, Path) else video
         with open_media(data, name, sound=False) as media:
             if media.picture is None:
                 raise nothing_there(name, True)

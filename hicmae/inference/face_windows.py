@@ -65,7 +65,7 @@ def face_windows(
     Raises:
         DecodeError: as ``read_windows``; ``no_face`` where no frame shows one.
     """
-    video, audio = load_media(item.video), load_media(item.audio)
+    video, audio = _loaded(item.video), _loaded(item.audio)
     assert video is not None, "asked for the face of a clip without a picture"
     with ExitStack() as stack:
         face = stack.enter_context(
@@ -79,8 +79,7 @@ def face_windows(
         yield FaceWindows(track=face.track, total=windows.total, windows=windows, start_s=face.start_s)
 
 
-def load_media(media: Media | None) -> Path | bytes | None:
-    """A media file as its path, or as what is in it."""
+def _loaded(media: Media | None) -> Path | bytes | None:
     return media() if callable(media) else media
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
+
+import pyarrow as pa
+from pyarrow import parquet
 
 from hicmae import __version__
 from hicmae.heads import Targets
@@ -17,6 +20,10 @@ from hicmae.inference.results import FilePrediction
 
 SUFFIXES = (".csv", ".parquet", ".json")
 _ROWS = 1000  # rows of a Parquet table that are written together
+
+_AHEAD: dict[str, type] = {"name": str, "duration_s": float, "windows": int, "left_out": int, "blanked": str}
+_BEGIN = {".csv": ",".join(_AHEAD).encode(), ".json": b'{"schema": '}
+"""With what our own files begin."""
 
 About = dict[str, Any]
 """JSON values: the model, and how its windows were taken."""
@@ -30,6 +37,22 @@ def windows_path(out: Path) -> Path:
 def failures_path(out: Path) -> Path:
     """The table of files of which nothing came, beside a table of files."""
     return out.with_name(f"{out.stem}.failures.csv")
+
+
+def check_replaceable(out: Path) -> None:
+    """``FileExistsError`` where there is a file that is none of ours: a manifest is a .csv, too."""
+    if not out.exists():
+        return
+    if out.suffix == ".parquet":
+        with suppress(pa.ArrowInvalid):
+            names: list[str] = parquet.read_schema(out).names
+            if names[: len(_AHEAD)] == list(_AHEAD):
+                return
+    else:
+        with out.open("rb") as file:
+            if file.read(len(_BEGIN[out.suffix])) == _BEGIN[out.suffix]:
+                return
+    raise FileExistsError(f"{out} is there and holds no predictions; give another name, or remove it")
 
 
 def write_predictions(
@@ -88,8 +111,7 @@ def _columns(kind: str, targets: Targets) -> dict[str, type]:
     said |= {f"probability_{name}": float for name in targets.classes}
     said |= {f"value_{name}": float for name in targets.dimensions}
     if kind == "file":
-        ahead = {"name": str, "duration_s": float, "windows": int, "left_out": int, "blanked": str}
-        return ahead | said | {"warnings": str}
+        return _AHEAD | said | {"warnings": str}
     ahead = {"name": str, "start_s": float, "end_s": float, "modalities": str, "blanked": str, "left_out": str}
     return ahead | said
 
@@ -99,17 +121,14 @@ AddRows = Callable[[list[dict[str, Any]]], None]
 
 @contextmanager
 def _open_csv(path: Path, columns: dict[str, type]) -> Iterator[AddRows]:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(columns))
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.DictWriter(file, list(columns), lineterminator="\n")
         writer.writeheader()
         yield writer.writerows
 
 
 @contextmanager
 def _open_parquet(path: Path, columns: dict[str, type]) -> Iterator[AddRows]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
     kinds = {str: pa.string(), float: pa.float64(), int: pa.int64()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
     waiting: list[dict[str, Any]] = []
@@ -120,7 +139,8 @@ def _open_parquet(path: Path, columns: dict[str, type]) -> Iterator[AddRows]:
             waiting.clear()
 
         def add(rows: list[dict[str, Any]]) -> None:
-            waiting.extend(rows)
+            # Names of files may hold bytes that are no text, which Parquet does not take.
+            waiting.extend(row | {"name": row["name"].encode("utf-8", "replace").decode()} for row in rows)
             if len(waiting) >= _ROWS:
                 flush()
 

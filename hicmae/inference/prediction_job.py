@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from hicmae.checkpoint import load_recognizer, read_export
 from hicmae.heads import Targets
@@ -32,6 +34,8 @@ class PredictionJob:
     missing: Missing = "fail"
     batch_size: int = 8
     """As for ``Predictor``."""
+    threads: int | None = None
+    """Of each process; None leaves PyTorch its own number."""
     figures: Mapping[str, Path] = field(default_factory=dict)
     """Where the picture of an item goes, by its name; others have none."""
 
@@ -42,32 +46,33 @@ class PredictionJob:
             FileNotFoundError, ValueError: the folder cannot be used, or an option is out of range: said before any
                 process starts.
         """
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads={self.threads} must be at least 1")
         targets = load_recognizer(self.model)[0].targets
         if self.faces:
             check_faces(read_export(self.model).modalities)
         return targets
 
     def settings(self) -> dict[str, Any]:
-        """What decides the results, for the journal: of the model what is in it, wherever it lies."""
-        options = {name: value for name, value in asdict(self).items() if name not in ("model", "figures")}
+        """What decides the results, besides the files: of the model what is in it, wherever it lies."""
         # config.json holds the hash of the weights.
         digest = hashlib.sha256((self.model / "config.json").read_bytes()).hexdigest()
-        return {"command": "predict", "model_sha256": digest, **options}
+        return {"job": "predict", "model_sha256": digest, **self._windows()}
+
+    def _windows(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("hop_s", "segments", "faces", "missing")}
 
     def about(self, targets: Targets) -> dict[str, Any]:
         """What JSON says of the model and of how it was asked."""
         export = read_export(self.model)
-        return {
-            "model": {
-                "name": model_name(self.model),
-                "modalities": list(export.modalities),
-                "classes": list(targets.classes),
-                "dimensions": list(targets.dimensions),
-                "window_s": export.spec.window_seconds,
-            },
-            "settings": self.settings(),
-            "calibrated": False,
+        model = {
+            "name": model_name(self.model),
+            "modalities": list(export.modalities),
+            "classes": list(targets.classes),
+            "dimensions": list(targets.dimensions),
+            "window_s": export.spec.window_seconds,
         }
+        return {"model": model, "settings": self._windows(), "calibrated": False}
 
     def begin(self, device: str, *, on_window: Callable[[WindowPrediction], None] | None = None) -> Work:
         """Load the model; what is then made of a file is its prediction as JSON, and its picture.
@@ -76,6 +81,8 @@ class PredictionJob:
             device: as for ``Predictor``.
             on_window: called with each window as it comes.
         """
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
         predictor = Predictor.load(
             self.model, device=device, hop_s=self.hop_s, segments=self.segments, faces=self.faces,
             missing=self.missing, batch_size=self.batch_size,
