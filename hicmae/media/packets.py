@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Discard
 
-from hicmae.media.clip import DecodeError
+from hicmae.media.large_file import changed_file
 
 NO_STAMP = -(2**63)
 """Stands for a time that a packet lacks."""
@@ -162,12 +162,9 @@ class RereadPackets:
         position = self._first + len(self._kept)
         stamp = None if packet is None else NO_STAMP if packet.pts is None else packet.pts
         if packet is None or stamp != self._pts[position]:
-            raise DecodeError(
-                self._name,
-                "changed_file",
-                f"packet {position} of stream {self._stream} is not the one that was there when the file was opened",
-                "wait until it is complete",
-            )
+            raise changed_file(
+                self._name, f"packet {position} of stream {self._stream} is not the one that was there before"
+            )  # fmt: skip
         self._kept.append(packet)
         self._bytes += packet.size
         key = self._keys[max(0, bisect.bisect_right(self._keys, position) - 1)] if self._keys else position
