@@ -65,7 +65,9 @@ class HeldPackets:
     def stamps(self, kind: str) -> npt.NDArray[np.int64]:
         """See ``Packets``."""
         values = [packet.dts for packet in self._packets] if kind == "dts" else [packet.pts for packet in self._packets]
-        return np.array([NO_STAMP if value is None else value for value in values], dtype=np.int64)
+        if None in values:
+            values = [NO_STAMP if value is None else value for value in values]
+        return np.array(values, dtype=np.int64)
 
     def shown(self) -> list[int]:
         """See ``Packets``."""
