@@ -193,9 +193,8 @@ def _reference_state(path: Path) -> tuple[ModuleType, dict[str, Tensor]]:
 
 
 def _read_reference(path: Path, config: ModelConfig | None) -> BackboneWeights:
-    reference, state = _reference_state(path)
-    load = reference.load_recognizer if "head.weight" in state else reference.load_pretraining
-    backbone = load(path, config).backbone
-    return BackboneWeights(
-        config=backbone.config, spec=InputSpec.for_model(backbone.config), state=backbone.state_dict()
-    )
+    from hicmae import reference
+
+    backbone = reference.load_backbone(path, config)
+    spec = reference.infer_spec(backbone.config, reference.read_file(path).settings)
+    return BackboneWeights(config=backbone.config, spec=spec, state=backbone.state_dict())
