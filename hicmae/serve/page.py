@@ -16,7 +16,7 @@ from hicmae.inference.prediction_files import About
 from hicmae.inference.predictor import Predictor
 from hicmae.inference.results import FilePrediction
 from hicmae.serve import panels
-from hicmae.serve.watch import SoFar, Watch
+from hicmae.serve.watch import SoFar, Stopped, Watch
 
 _LEAST_S = 0.8
 """Between two drawings of an unfinished timeline; also at least twice what a drawing takes."""
@@ -32,13 +32,29 @@ class Visits:
         self._lock = threading.Lock()
         self._files: dict[str, set[Path]] = {}
         self._watches: dict[str, Watch] = {}
+        self._waiting: set[Watch] = set()
 
     def begin(self, visit: str, path: Path, watch: Watch) -> None:
-        """A page brought another file; its earlier one is deleted."""
+        """A page brought a file, whose turn may be later; its earlier one is stopped and deleted."""
         self.end(visit, keep=path)
         with self._lock:
             self._files.setdefault(visit, set()).add(path)
             self._watches[visit] = watch
+            self._waiting.add(watch)
+
+    def take(self, visit: str) -> Watch | None:
+        """What a page waits for and nobody has begun to work on; nothing where the page has left it since."""
+        with self._lock:
+            watch = self._watches.get(visit)
+            if watch is None or watch not in self._waiting:
+                return None
+            self._waiting.remove(watch)
+            return watch
+
+    def wants(self, visit: str, watch: Watch) -> bool:
+        """Whether the page still shows this file, and not another one or none."""
+        with self._lock:
+            return self._watches.get(visit) is watch
 
     def stop(self, visit: str) -> None:
         """Stop what a page waits for."""
@@ -52,7 +68,7 @@ class Visits:
         self.stop(visit)
         with self._lock:
             files = self._files.pop(visit, set()) - {keep}
-            self._watches.pop(visit, None)
+            self._waiting -= {self._watches.pop(visit, None)}
             for path in files - set().union(*self._files.values()):
                 # An upload lies in a folder of its own, named by its content.
                 if path.resolve().is_relative_to(self._folder) and path.resolve().parent != self._folder:
@@ -69,18 +85,24 @@ def build_page(predictor: Predictor, visits: Visits, *, settings: About, max_mb:
         max_mb: what the page says of the size of files.
     """
 
-    def watch_file(path: str | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        if path is None:
+    def arrive(path: str, request: gr.Request) -> tuple[Any, ...]:
+        name = Path(path).name
+        visits.begin(str(request.session_hash), Path(path), Watch(predictor, MediaItem(name=name, video=Path(path))))
+        return panels.WAITING, "", "", gr.update(visible=True)
+
+    def work(request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        visit = str(request.session_hash)
+        watch = visits.take(visit)
+        if watch is None:
             return
-        visit, name = str(request.session_hash), Path(path).name
-        watch = Watch(predictor, MediaItem(name=name, video=Path(path)))
-        visits.begin(visit, Path(path), watch)
         line, draw_at = "", 0.0
         for state in watch:
+            if not visits.wants(visit, watch):
+                return
             if isinstance(state, SoFar):
                 now = time.monotonic()
                 if state.windows and now >= draw_at:
-                    line = panels.timeline(panels.partial(name, state.windows, predictor.targets, predictor.name))
+                    line = panels.timeline(panels.partial(watch.name, state.windows, predictor.targets, predictor.name))
                     drawn = time.monotonic()
                     draw_at = drawn + max(_LEAST_S, 2 * (drawn - now))
                 yield panels.progress(state, faces=predictor.faces), line, "", gr.update(visible=True)
@@ -94,8 +116,12 @@ def build_page(predictor: Predictor, visits: Visits, *, settings: About, max_mb:
             else:
                 yield panels.failure(state), "", "", gr.update(visible=False)
 
-    def stop(request: gr.Request) -> None:
-        visits.stop(str(request.session_hash))
+    def stop(request: gr.Request) -> Any:
+        visit = str(request.session_hash)
+        if visits.take(visit) is not None:  # its turn had not come
+            return panels.failure(Stopped(done=0, total=0)), "", "", gr.update(visible=False)
+        visits.stop(visit)
+        return gr.skip()
 
     def leave(request: gr.Request) -> None:
         visits.end(str(request.session_hash))
@@ -118,11 +144,15 @@ def build_page(predictor: Predictor, visits: Visits, *, settings: About, max_mb:
                 status = gr.HTML(panels.WELCOME, elem_id="status")
                 line = gr.HTML("", elem_id="line")
         outputs = [status, line, below, cancel]
+        # A page may bring another file while its earlier one is still being stopped: "multiple".
         video.upload(
-            watch_file, [video], outputs, show_progress="hidden", api_visibility="private",
+            arrive, [video], outputs, queue=False, show_progress="hidden", api_visibility="private",
+            trigger_mode="multiple",
+        ).then(
+            work, None, outputs, show_progress="hidden", api_visibility="private", trigger_mode="multiple",
             concurrency_limit=1, concurrency_id="prediction",
         )  # fmt: skip
         video.clear(clear, None, outputs, queue=False, show_progress="hidden", api_visibility="private")
-        cancel.click(stop, None, None, queue=False, show_progress="hidden", api_visibility="private")
+        cancel.click(stop, None, outputs, queue=False, show_progress="hidden", api_visibility="private")
         page.unload(leave)
     return page

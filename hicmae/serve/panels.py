@@ -20,6 +20,8 @@ from hicmae.serve.watch import Failed, SoFar, Stopped
 
 WELCOME = '<div class="hint">Drop a video on the left. What the recogniser says appears here, window by window.</div>'
 
+WAITING = '<div class="progress">waiting for its turn …</div>'
+
 
 def about(predictor: Predictor, *, max_mb: int) -> str:
     """The line below the title: which model, what it takes, and what becomes of files."""

@@ -6,10 +6,11 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hicmae.inference.prediction_files import About
 from hicmae.inference.predictor import Predictor
@@ -84,7 +85,7 @@ def serving(
                 theme=gr.themes.Soft(primary_hue="blue", font=FONTS, font_mono=("monospace",)),
                 css=CSS,
                 head=SCRIPT,
-                app_kwargs={"middleware": [Middleware(_Policy)]},
+                app_kwargs={"middleware": [Middleware(_Gate, names=LOCAL if host in LOCAL else ())]},
             )
             _, address, _ = page.launch(**launch)
             yield address
@@ -108,20 +109,38 @@ def _told_gradio(folder: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-class _Policy:
-    """Adds headers to every answer."""
+class _Gate:
+    """Turns away what pages of other sites ask for, and adds headers to every answer.
 
-    def __init__(self, app: Any) -> None:
+    A browser lets any page send files to this computer, and a name that is made to lead here lets it read the answers
+    too; both show in the headers ``Origin`` and ``Host``, which pages cannot forge.
+    """
+
+    def __init__(self, app: Any, *, names: tuple[str, ...]) -> None:
         self._app = app
+        self._names = names
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from starlette.responses import PlainTextResponse
+
         async def send_with_policy(message: Any) -> None:
             if message["type"] == "http.response.start":
                 added = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
                 message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in added.items())]
             await send(message)
 
-        await self._app(scope, receive, send_with_policy)
+        if scope["type"] == "http" and not self._is_own(scope["headers"]):
+            await PlainTextResponse("this page answers its own address alone", 403)(scope, receive, send_with_policy)
+        elif scope["type"] != "websocket":  # the page uses none
+            await self._app(scope, receive, send_with_policy)
+
+    def _is_own(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        given = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        asked, origin = given.get("host", ""), given.get("origin")
+        # Behind another web server, pages are of its address, of which it tells.
+        known = {asked, given.get("x-forwarded-host", asked)}
+        named = not self._names or urlsplit(f"//{asked}").hostname in self._names
+        return named and (origin is None or urlsplit(origin).netloc in known)
 
 
 def _free_port(host: str, port: int) -> int:

@@ -60,14 +60,20 @@ class Watch:
         self._item = item
         self._stop = threading.Event()
         self._news: queue.SimpleQueue[State] = queue.SimpleQueue()
-        self._begin = time.monotonic()
+        self._begin = 0.0
         self._last = SoFar(windows=(), done=0, total=0, seconds=0.0)
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return self._item.name
 
     def stop(self) -> None:
         """End it at the next window. May be called from any thread, and more than once."""
         self._stop.set()
 
     def __iter__(self) -> Iterator[State]:
+        self._begin = time.monotonic()
         thread = threading.Thread(target=self._work, name="prediction", daemon=True)
         thread.start()
         try:
