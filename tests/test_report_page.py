@@ -8,6 +8,8 @@ import json
 import logging
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from hicmae.report.retrieval import rank
 from hicmae.report.run import open_run
 from hicmae.report.status import status_of
 from hicmae.report.svg import ticks
+from hicmae.training.process_mark import is_running, own_mark
 from tests.corpus import EMOTIONS, make_corpus
 from tests.run_directories import (
     make_finetune_run,
@@ -375,6 +378,26 @@ def test_a_run_that_goes_on_has_a_page(tmp_path: Path) -> None:
     assert "left out by --clips 0" in page.text["reconstructions"]
 
 
+def test_a_run_that_was_killed_is_told_from_one_that_goes_on(tmp_path: Path) -> None:
+    write_history(tmp_path, training_lines(5))
+    own = own_mark()
+    for mark, word, said in (
+        (own, "running", "step 5 of 40, it was training."),
+        (own | {"ticks": own["ticks"] - 1}, "killed", "--ckpt_path auto"),
+        (own | {"machine": "another", "ticks": 1}, "running", "leaves no other word"),
+        (None, "running", "leaves no other word"),
+    ):
+        write_record(tmp_path, state="running", steps_planned=40, process=mark, changed="2026-01-31T10:20:30+00:00")
+        status = status_of(open_run(tmp_path))
+        assert status.word == word
+        assert said in status.sentence
+        assert "2026-01-31 10:20 UTC" in status.sentence
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    mark = own | {"process": gone.pid, "ticks": 1}
+    gone.wait()
+    assert is_running(mark) is False
+
+
 @pytest.mark.parametrize(
     ("record", "word", "said"),
     [
@@ -432,7 +455,8 @@ def test_a_line_that_is_being_written_does_no_harm(tmp_path: Path) -> None:
     write_history(tmp_path, training_lines(3))
     path = tmp_path / "logs" / "version_0" / "metrics.csv"
     path.write_text(path.read_text() + "4,1.")
-    assert course(read_history(tmp_path), "lr")[0] == [1, 2, 3]
+    for name in ("train/loss", "lr"):
+        assert course(read_history(tmp_path), name)[0] == [1, 2, 3]
 
 
 def test_ranks_count_ties_against_the_partner() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def read_history(root: Path) -> pd.DataFrame:
         if not path.is_file():
             continue
         try:
-            lines = pd.read_csv(path, on_bad_lines="skip").apply(pd.to_numeric, errors="coerce")
+            text = path.read_text("utf-8", errors="replace")
+            whole = text[: text.rfind("\n") + 1]  # half a line can hold half a number
+            lines = pd.read_csv(io.StringIO(whole), on_bad_lines="skip").apply(pd.to_numeric, errors="coerce")
         except (ValueError, OSError) as error:
             logger.warning("%s is left out: %s", path, error)
             continue

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hicmae.report.history import last_value
 from hicmae.report.run import Run
+from hicmae.training.process_mark import is_running
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +15,7 @@ class Status:
     """A word, and a sentence with what is behind it."""
 
     word: str
-    """finished, running, stopped, incomplete, or unfinished where nothing tells which."""
+    """finished, running, stopped, killed, incomplete, or unfinished where nothing tells which."""
     sentence: str
 
 
@@ -27,11 +28,16 @@ def status_of(run: Run) -> Status:
     if state == "stopped":
         return Status(word="stopped", sentence=_why(str(record.get("reason", ""))) + _broken_batch(run))
     if state == "running":
-        return Status(
-            word="running",
-            sentence=f"When last heard of, at {record.get('changed', 'a time unknown')} and {_steps(run)}, it was "
-            "training; a process that is killed leaves no other word.",
-        )
+        heard = f"when last heard of, at {_minute(record.get('changed'))} and {_steps(run)}, it was training"
+        alive = is_running(record.get("process"))
+        if alive is False:
+            return Status(
+                word="killed",
+                sentence=f"Its process is gone without a word; {heard}. --ckpt_path auto goes on from its newest "
+                "checkpoint." + _broken_batch(run),
+            )
+        doubt = "" if alive else "; a process that is killed on another machine leaves no other word"
+        return Status(word="running", sentence=f"{heard[0].upper()}{heard[1:]}{doubt}.")
     exported = (run.root / "export" / "config.json").is_file()
     if state == "finished":
         return Status(
@@ -63,6 +69,11 @@ def _of_folds(run: Run) -> Status:
         return Status(word="finished", sentence=f"All {about.get('folds', len(run.metrics.get('folds', {})))} folds.")
     named = "; ".join(f"fold {fold}: {why}" for fold, why in missing.items())
     return Status(word="incomplete", sentence=f"{len(missing)} of {about.get('folds')} folds are missing: {named}.")
+
+
+def _minute(instant: object) -> str:
+    """``2026-01-31T10:20:30+00:00`` without what nobody asks for."""
+    return f"{str(instant)[:10]} {str(instant)[11:16]} UTC" if instant else "a time unknown"
 
 
 def _steps(run: Run) -> str:

@@ -20,7 +20,7 @@ p{margin:.5rem 0}.note,small{color:var(--soft)}.note{font-size:.87rem;max-width:
 overflow-wrap:anywhere}.absent.failed{border-color:var(--bad)}
 .status{padding:.05rem .5rem;border-radius:.7rem;color:#fff;background:#77808f}
 .status.finished{background:#1f8a4c}.status.running{background:#2f6db3}
-.status.stopped,.status.incomplete{background:#c0392b}
+.status.stopped,.status.killed,.status.incomplete{background:#c0392b}
 .facts{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1rem;margin:.5rem 0}
 .facts dt{color:var(--soft)}.facts dd{margin:0;overflow-wrap:anywhere}
 .wide{overflow-x:auto;margin:.6rem 0}table{border-collapse:collapse;font-size:.88rem;

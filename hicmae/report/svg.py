@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hicmae.report.markup import COLOURS, colour_of, joined
 
 _WIDTH, _HEIGHT = 320.0, 190.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 8.0, 8.0, 24.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 8.0, 8.0, 34.0
 _MOST_POINTS = 300
 
 
@@ -63,7 +63,7 @@ def line_panel(title: str, lines: Sequence[Line], *, unit: str = "step", from_ze
     if left == right:
         left, right = left - 0.5, right + 0.5
     place = _Place(left=left, right=right, low=low, high=high)
-    parts = [_grid(place, whole=bool((xs == np.round(xs)).all()))]
+    parts = [_grid(place, along=unit, whole=bool((xs == np.round(xs)).all()))]
     for number, line in enumerate(lines):
         runs = [f"{place.x(x):.1f},{place.y(y):.1f}" for x, y in zip(line.xs, line.ys, strict=True) if math.isfinite(y)]
         parts.append(Markup('<polyline class="line s{}" points="{}"/>').format(number % COLOURS, " ".join(runs)))
@@ -89,7 +89,7 @@ def line_panel(title: str, lines: Sequence[Line], *, unit: str = "step", from_ze
 def point_panel(
     title: str, points: NDArray[np.floating], groups: Sequence[int], names: Sequence[str], *, note: str = ""
 ) -> Markup:
-    """Points in a plane without axes, each of which is stretched to fill the panel; coloured by group.
+    """Points in a plane without axes, with the same scale both ways; coloured by group.
 
     Args:
         title: above the panel.
@@ -100,7 +100,7 @@ def point_panel(
     """
     side, margin = 200.0, 6.0
     span = np.ptp(points, axis=0)
-    places = margin + (points - points.min(axis=0)) / np.where(span > 0, span, 1) * (side - 2 * margin)
+    places = side / 2 + (points - points.min(axis=0) - span / 2) / (span.max() or 1) * (side - 2 * margin)
     dots = (
         Markup('<circle class="{}" r="3" cx="{:.0f}" cy="{:.0f}"><title>{}</title></circle>').format(
             colour_of(group), x, y, name
@@ -118,16 +118,20 @@ def scatter_panel(title: str, xs: Sequence[float], ys: Sequence[float], names: S
     both = np.concatenate([xs, ys]).astype(np.float64)
     low, high = float(both.min()), float(both.max())
     margin = 0.05 * (high - low) or 0.5
-    place = _Place(left=low - margin, right=high + margin, low=low - margin, high=high + margin)
+    height = _WIDTH - _LEFT - _RIGHT + _TOP + _BOTTOM
+    place = _Place(left=low - margin, right=high + margin, low=low - margin, high=high + margin, height=height)
     diagonal = Markup('<line class="ideal" x1="{:g}" y1="{:g}" x2="{:g}" y2="{:g}"/>').format(
-        _LEFT, _HEIGHT - _BOTTOM, _WIDTH - _RIGHT, _TOP
+        _LEFT, height - _BOTTOM, _WIDTH - _RIGHT, _TOP
     )
     dots = (
         Markup('<circle class="k0 faint" r="3" cx="{:.1f}" cy="{:.1f}"><title>{}: true {:.3g}, predicted {:.3g}</title>'
                "</circle>").format(place.x(x), place.y(y), name, x, y)
         for x, y, name in zip(xs, ys, names, strict=True)
     )  # fmt: skip
-    return _framed(title, f"{title}: predicted against true", joined([_grid(place), diagonal, *dots]))
+    return Markup(
+        '<figure class="panel"><figcaption>{0}</figcaption><svg viewBox="0 0 {1:g} {2:g}" role="img" '
+        'aria-label="{0}: predicted against true">{3}{4}{5}</svg></figure>'
+    ).format(title, _WIDTH, height, _grid(place, along="true", up="predicted"), diagonal, joined(dots))
 
 
 def strip_panel(title: str, values: Sequence[float], names: Sequence[str], *, low: float, high: float) -> Markup:
@@ -163,24 +167,19 @@ class _Place:
     right: float
     low: float
     high: float
+    height: float = _HEIGHT
+    """Of the panel."""
 
     def x(self, value: float) -> float:
         return _LEFT + (value - self.left) / (self.right - self.left) * (_WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
-        return _HEIGHT - _BOTTOM - (value - self.low) / (self.high - self.low) * (_HEIGHT - _TOP - _BOTTOM)
+        return self.height - _BOTTOM - (value - self.low) / (self.high - self.low) * (self.height - _TOP - _BOTTOM)
 
 
-def _framed(title: str, label: str, content: Markup) -> Markup:
-    return Markup(
-        '<figure class="panel"><figcaption>{}</figcaption><svg viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">{}'
-        "</svg></figure>"
-    ).format(title, _WIDTH, _HEIGHT, label, content)
-
-
-def _grid(place: _Place, *, whole: bool = False) -> Markup:
-    """``whole``: the numbers below are counts, of which there are no halves."""
-    bottom = _HEIGHT - _BOTTOM
+def _grid(place: _Place, *, along: str, up: str = "", whole: bool = False) -> Markup:
+    """Lines and numbers, with names of axes; ``whole``: those below are counts, of which there are no halves."""
+    bottom = place.height - _BOTTOM
     across = (
         Markup('<line class="grid" x1="{0:g}" x2="{1:g}" y1="{2:.1f}" y2="{2:.1f}"/>'
                '<text class="tick" text-anchor="end" x="{3:g}" y="{4:.1f}">{5:g}</text>').format(
@@ -188,7 +187,7 @@ def _grid(place: _Place, *, whole: bool = False) -> Markup:
         )
         for tick in ticks(place.low, place.high)
     )  # fmt: skip
-    along = (
+    below = (
         Markup('<text class="tick" text-anchor="middle" x="{:.1f}" y="{:g}">{:g}</text>').format(
             place.x(tick), bottom + 15, tick
         )
@@ -198,7 +197,14 @@ def _grid(place: _Place, *, whole: bool = False) -> Markup:
     axis = Markup('<line class="axis" x1="{0:g}" x2="{1:g}" y1="{2:g}" y2="{2:g}"/>').format(
         _LEFT, _WIDTH - _RIGHT, bottom
     )
-    return joined([*across, *along, axis])
+    names = Markup('<text class="tick" text-anchor="middle" x="{:g}" y="{:g}">{}</text>').format(
+        (_LEFT + _WIDTH - _RIGHT) / 2, place.height - 4, along
+    )
+    if up:
+        middle = (_TOP + bottom) / 2
+        names += Markup('<text class="tick" text-anchor="middle" transform="translate(12 {:g}) rotate(-90)">{}</text>')\
+            .format(middle, up)  # fmt: skip
+    return joined([*across, *below, axis, names])
 
 
 def _thinned(line: Line) -> Line:

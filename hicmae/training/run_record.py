@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,24 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from hicmae import __version__
+from hicmae.training.process_mark import own_mark
 from hicmae.training.provenance import git_revision
 from hicmae.training.run_directory import run_directory
 
 RUN_RECORD = "run.json"
+_EVERY_S = 60.0
 
 
 class RunRecord(Callback):
     """Keeps ``run.json`` in the run directory: ``state`` is ``running``, ``finished`` or ``stopped``, with a reason.
 
-    A process that is killed says nothing: its record stays at ``running``.
+    A process that is killed says nothing: its record stays at ``running``, with a mark by which others can tell that it
+    is gone, and the step and time of at most a minute before.
     """
 
     def __init__(self) -> None:
         self._about: dict[str, Any] = {}
+        self._written = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         planned = trainer.estimated_stepping_batches
@@ -39,9 +44,16 @@ class RunRecord(Callback):
             "hicmae": __version__,
             "torch": torch.__version__,
             "revision": git_revision(),
+            "process": own_mark(),
             "data": {"name": source.name, "clips": len(source)} if source is not None else None,
         }
         self._write(trainer, state="running", reason="")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if time.monotonic() - self._written >= _EVERY_S:
+            self._write(trainer, state="running", reason="")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer, state="finished", reason="")
@@ -55,6 +67,7 @@ class RunRecord(Callback):
         self._write(trainer, state="stopped", reason=said)
 
     def _write(self, trainer: Trainer, *, state: str, reason: str) -> None:
+        self._written = time.monotonic()
         if not trainer.is_global_zero:
             return
         content = {"state": state, "reason": reason, "changed": _now(), "steps": trainer.global_step} | self._about
