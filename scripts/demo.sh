@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The main job from nothing: corpus, shards, pre-training, fine-tuning, tests, export, reload, one table.
+# The main job from nothing: corpus, shards, pre-training, fine-tuning, tests, export, reload, features and emotions of
+# videos, one table, a page about each of two runs.
 # Everything is written below the folder given (default: demo). Called by `make demo`.
 set -euo pipefail
 out=${1:-demo}
@@ -39,7 +40,7 @@ finetune scratch_audio_video --model.init null --model.preset micro
 finetune pretrained_video --model.init "$pretrained" --model.modalities '[video]'
 finetune pretrained_audio --model.init "$pretrained" --model.modalities '[audio]'
 
-say "5/6 export, reload, embed"
+say "5/6 export, reload, embed, predict"
 rm -rf "$out/exported"
 hicmae export "$out/finetune/pretrained_audio_video/checkpoints/best.ckpt" "$out/exported"
 python - "$out" <<'PYTHON'
@@ -53,6 +54,10 @@ print(f"reloaded: {clip.name} looks and sounds {model.targets.classes[best]} (p 
 PYTHON
 rm -f "$out/embeddings.parquet"  # of another model, which embed would not replace
 hicmae embed "$out"/corpus/clips/s0000-*.mp4 --model "$out/exported" -o "$out/embeddings.parquet"
+python -m hicmae.continuous.synthetic "$out/long" --speakers 0 --test-speakers 1 --seconds 30 --seed 3
+rm -f "$out"/emotions*.csv
+hicmae predict "$out"/long/videos/*.mp4 --model "$out/exported" --hop-s 0.5 -o "$out/emotions.csv" \
+    --figure "$out/figures/emotions.png"
 
 say "6/6 results"
 python -m finetune.report "$out"/finetune/{pretrained_audio_video,scratch_audio_video,pretrained_video,pretrained_audio} \
@@ -61,4 +66,9 @@ python -m finetune.report "$out"/finetune/{pretrained_audio_video,scratch_audio_
 cp "$out/pretrain/figures/reconstruction_0.png" "$out/figures/reconstruction.png"
 cp "$out/pretrain/figures/learning_curves.png" "$out/figures/pretraining_curves.png"
 cp "$out/finetune/pretrained_audio_video/figures/confusion_test_best.png" "$out/figures/confusion.png"
-printf '\nFigures: %s\nTable: %s\nDone in %d s.\n' "$(echo "$out"/figures/*.png)" "$out/results.md" $((SECONDS - started))
+for run in "$out/pretrain" "$out/finetune/pretrained_audio_video"; do
+    hicmae report "$run"
+done
+printf '\nFigures: %s\nTable: %s\nEmotions of a video: %s and %s\nPages: %s and %s\nDone in %d s.\n' \
+    "$(echo "$out"/figures/*.png)" "$out/results.md" "$out/emotions.csv" "$out/figures/emotions.png" \
+    "$out/pretrain/report.html" "$out/finetune/pretrained_audio_video/report.html" $((SECONDS - started))

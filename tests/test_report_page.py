@@ -363,9 +363,27 @@ def test_a_section_that_breaks_stops_no_other(finetuned: Path, monkeypatch, capl
 def test_a_damaged_checkpoint_is_said(pretrained: Path, tmp_path: Path) -> None:
     root = shutil.copytree(pretrained, tmp_path / "run")
     (root / "checkpoints" / "last.ckpt").write_bytes(b"PK\x03\x04 cut off")
-    made = next(one for one in make_sections(material(root)) if one.name == "reconstructions")
-    assert made.failed
-    assert "last.ckpt is no pre-training checkpoint, or is damaged" in made.html
+    made = {one.name: one for one in make_sections(material(root))}
+    assert made["reconstructions"].failed
+    assert "last.ckpt is no pre-training checkpoint, or is damaged" in made["reconstructions"].html
+    assert "model of export;" in made["retrieval"].html
+
+
+def test_held_out_shards_are_looked_at_and_those_of_training_counted_too(pretrained: Path, tmp_path: Path) -> None:
+    root, shards = shutil.copytree(pretrained, tmp_path / "run"), str(pretrained.parent / "shards")
+    write_config(root, {"preset": "micro"}, {"shards": [shards, str(tmp_path / "gone")], "val_shards": [shards]})
+    sections = {one.name: one.html for one in make_sections(material(root, clips=8, animated=0))}
+    assert "8 of 12 held-out clips" in sections["retrieval"]
+    assert "model of checkpoints/" in sections["retrieval"]
+    assert "As stored, held out" in sections["data"]
+    assert "As stored, training: the run&#39;s data cannot be opened" in sections["data"]
+
+
+def test_a_device_that_is_not_there_is_refused(pretrained: Path, capsys) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert main(["report", str(pretrained), "--device", "cuda"]) == 2
+    assert "finds no CUDA device" in capsys.readouterr().err
 
 
 def test_a_run_that_goes_on_has_a_page(tmp_path: Path) -> None:

@@ -34,6 +34,11 @@ def run(args: argparse.Namespace) -> int:
     from hicmae.report.reconstructions import write_animations
     from hicmae.report.run import NotAvailableError, open_run
 
+    if args.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError("--device cuda: PyTorch finds no CUDA device here; leave --device out")
     settings = ReportSettings(clips=args.clips, animated=args.animated, device=args.device, data=tuple(args.data))
     found = open_run(args.run_dir)
     out = args.out or args.run_dir / "report.html"

@@ -54,6 +54,8 @@ class ClipFeatures:
     """(frames, bins) of the sound, as the model takes it."""
     left_out: Counter[str]
     """Clips that could not be used, by reason."""
+    weights: str
+    """The file or folder of the run that the model is from."""
 
 
 def compute_features(run: Run, source: ClipSource, numbers: Sequence[int], *, device: str) -> ClipFeatures:
@@ -62,7 +64,7 @@ def compute_features(run: Run, source: ClipSource, numbers: Sequence[int], *, de
     Raises:
         NotAvailableError: no model, or not one usable clip.
     """
-    backbone, spec = _load(run)
+    backbone, spec, weights = _load(run)
     backbone.to(device)
     modalities = modalities_of(run)
     transform = BatchTransform(spec).to(device)
@@ -104,6 +106,7 @@ def compute_features(run: Run, source: ClipSource, numbers: Sequence[int], *, de
         frames=frames,
         log_mels=log_mels,
         left_out=left_out,
+        weights=weights,
     )
 
 
@@ -150,18 +153,25 @@ def counted(reasons: Counter[str]) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
 
 
-def _load(run: Run) -> tuple[Backbone, InputSpec]:
-    places = [run.root / "export", run.root / "checkpoints" / "best.ckpt", run.last_checkpoint]
-    place = next((place for place in places if place is not None and place.exists()), None)
-    if place is None:
+def _load(run: Run) -> tuple[Backbone, InputSpec, str]:
+    """The model, its input, and which file it is from: of a pre-training the newest weights, as its reconstructions
+    are of; of a fine-tuning those whose scores are shown."""
+    export, best = run.root / "export", run.root / "checkpoints" / "best.ckpt"
+    places = [run.last_checkpoint, export] if run.kind == "pretrain" else [export, best, run.last_checkpoint]
+    there = [place for place in places if place is not None and place.exists()]
+    if not there:
         raise NotAvailableError("there is no model: neither export/ nor a checkpoint")
-    try:
-        weights = read_backbone(place)
-    except (ValueError, OSError) as error:
-        raise NotAvailableError(f"the model cannot be read: {error}") from error
-    backbone = Backbone(weights.config)
-    backbone.load_state_dict(weights.state)
-    return backbone.eval(), weights.spec
+    reasons = []
+    for place in there:
+        try:
+            weights = read_backbone(place)
+        except (ValueError, OSError) as error:
+            reasons.append(str(error))
+            continue
+        backbone = Backbone(weights.config)
+        backbone.load_state_dict(weights.state)
+        return backbone.eval(), weights.spec, str(place.relative_to(run.root))
+    raise NotAvailableError(f"the model cannot be read: {'; '.join(reasons)}")
 
 
 def small(frame: NDArray[np.uint8]) -> Image.Image:

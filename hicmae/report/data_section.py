@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from markupsafe import Markup
 
 from hicmae.data.shard_index import INDEX_NAME, ShardIndex
 from hicmae.data.source import ClipSource
+from hicmae.report.clip_choice import open_data
 from hicmae.report.history import last_value
 from hicmae.report.markup import facts, joined, paragraph, table
 from hicmae.report.material import Material
@@ -92,18 +94,29 @@ def _not_decoded(run: Run) -> list[Markup]:
 
 
 def _as_stored(material: Material) -> list[Markup]:
+    """Of a pre-training with held-out shards, those that it is trained on first."""
+    data, elsewhere = material.run.data, material.settings.data
+    if material.run.kind == "pretrain" and data.get("val_shards") and data.get("shards") and not elsewhere:
+        return [
+            *_stored("As stored, training", data["shards"], lambda: open_data(material.run, data["shards"])),
+            *_stored("As stored, held out", data["val_shards"], lambda: material.source),
+        ]
+    return _stored("As stored", list(elsewhere) or data.get("shards") or [], lambda: material.source)
+
+
+def _stored(title: str, places: Sequence[Any], open_source: Callable[[], ClipSource]) -> list[Markup]:
     try:
-        source = material.source
+        source = open_source()
     except NotAvailableError as reason:
-        return [Markup('<p class="absent">As stored: {}.</p>').format(str(reason).rstrip("."))]
-    splits, rejected = _counted(material, source)
+        return [Markup('<p class="absent">{}: {}.</p>').format(title, str(reason).rstrip("."))]
+    splits, rejected = _counted(source, places)
     rows = [
         [split, f"{one.clips:,}", str(len(one.subjects - {""}) or "-"),
          f"{one.seconds / 3600:.2f}" if one.seconds else "-"]
         for split, one in sorted(splits.items())
     ]  # fmt: skip
     parts = [
-        Markup("<h3>As stored</h3>"),
+        Markup("<h3>{}</h3>").format(title),
         paragraph(f"{source.name}, {', '.join(str(storage) for storage in source.storages)}"),
         table(["split", "clips", "speakers", "hours"], rows),
     ]
@@ -126,18 +139,16 @@ class _Split:
         self.seconds += seconds or 0.0
 
 
-def _counted(material: Material, source: ClipSource) -> tuple[dict[str, _Split], Counter[str]]:
+def _counted(source: ClipSource, places: Sequence[Any]) -> tuple[dict[str, _Split], Counter[str]]:
     """What is in each split, and rejected clips by reason, which indices on this machine alone tell."""
     splits: dict[str, _Split] = defaultdict(_Split)
     rejected: Counter[str] = Counter()
-    data = material.run.data
-    given: list[Any] = list(material.settings.data) or data.get("val_shards") or data.get("shards") or []
-    if not given or not all((Path(place) / INDEX_NAME).is_file() for place in given):
+    if not places or not all((Path(place) / INDEX_NAME).is_file() for place in places):
         for number in range(len(source)):
             info = source.info(number)
             splits[info.split or "(none)"].add(info.subject, None)
         return splits, rejected
-    for place in given:
+    for place in places:
         index, _ = ShardIndex.read(place)
         for row in zip(*(index.clips.values(name) for name in ("split", "subject", "duration_s")), strict=True):
             splits[row[0] or "(none)"].add(row[1], row[2])

@@ -62,7 +62,8 @@ def make_feature_map(material: Material) -> Markup:
     header = ["features", f"{NEIGHBOURS}-nearest neighbours, mean recall", "silhouette (cosine)"]
     others = " of other speakers" if groups.subjects else ""
     said = (
-        f"{material.choice.said}, coloured by {groups.said}. t-SNE keeps neighbours and not distances, and it can show "
+        f"{material.choice.said}, coloured by {groups.said}; model of {features.weights}. t-SNE keeps "
+        "neighbours and not distances, each map is stretched to fill its panel, and it can show "
         f"clusters where there are none: hence the table. Mean recall: the share of each {groups.said} that its "
         f"{NEIGHBOURS} nearest clips{others} tell, averaged; guessing gives {chance:.3f}. The silhouette is 1 for "
         "groups far apart and about 0 for groups that overlap."

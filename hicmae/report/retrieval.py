@@ -72,8 +72,9 @@ def make_retrieval(material: Material) -> Markup:
     rows.append(["chance", *chance, f"{(count + 1) / 2:g}"])
     header = ["query to target", *(f"R@{at} (%)" for at in AT), f"median rank of {count}"]
     said = (
-        f"{material.choice.said}; whole windows, nothing masked; cosine of features averaged over tokens, at the "
-        "layers that the contrastive loss of pre-training compares. Right is the same clip alone."
+        f"{material.choice.said}; model of {features.weights}; whole windows, nothing masked; cosine of "
+        "features averaged over tokens, at the layers that the contrastive loss of pre-training compares. "
+        "Right is the same clip alone."
     )
     if features.left_out:
         said += f" Left out: {', '.join(f'{why} {n}' for why, n in features.left_out.most_common())}."

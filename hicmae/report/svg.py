@@ -89,7 +89,7 @@ def line_panel(title: str, lines: Sequence[Line], *, unit: str = "step", from_ze
 def point_panel(
     title: str, points: NDArray[np.floating], groups: Sequence[int], names: Sequence[str], *, note: str = ""
 ) -> Markup:
-    """Points in a plane without axes, with the same scale both ways; coloured by group.
+    """Points in a plane without axes, each of which is stretched to fill the panel; coloured by group.
 
     Args:
         title: above the panel.
@@ -100,7 +100,7 @@ def point_panel(
     """
     side, margin = 200.0, 6.0
     span = np.ptp(points, axis=0)
-    places = side / 2 + (points - points.min(axis=0) - span / 2) / (span.max() or 1) * (side - 2 * margin)
+    places = margin + (points - points.min(axis=0)) / np.where(span > 0, span, 1) * (side - 2 * margin)
     dots = (
         Markup('<circle class="{}" r="3" cx="{:.0f}" cy="{:.0f}"><title>{}</title></circle>').format(
             colour_of(group), x, y, name
