@@ -10,16 +10,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import hicmae
-from hicmae.checkpoint import read_backbone
+from hicmae.checkpoint import read_backbone, read_export, read_provenance
+from hicmae.cli import main as hicmae_main
+from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
 from pretrain.__main__ import main
 from pretrain.module import PretrainModule
 from tests.corpus import make_corpus
+from tests.test_exported import documented
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "pretrain").glob("*.yaml"))
 SMALL = {"image_size": 32, "width": 32, "heads": 2, "depth": 3, "fusion_depth": 1, "decoder_width": 16,
@@ -59,6 +63,10 @@ def curve(root: Path) -> dict[int, tuple[float, float, float]]:
     return {int(row["step"]): tuple(float(row[name]) for name in names) for row in lines(root)}
 
 
+def record(root: Path) -> dict[str, Any]:
+    return json.loads((root / "run.json").read_text())
+
+
 def weights(root: Path) -> dict[str, torch.Tensor]:
     return torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
@@ -80,6 +88,9 @@ def test_a_run_leaves_checkpoint_export_figures_and_log(undisturbed):
     for name in ("train/loss", "lr", "grad_norm", "clips_per_s", "data_wait_percent", "skipped_clips", "epoch"):
         assert row[name], name
     assert float(row["clips_seen"]) == 48
+    assert record(undisturbed) | {"state": "finished", "reason": "", "steps": 12, "steps_planned": 12} == record(
+        undisturbed
+    )
 
 
 def test_the_audio_loss_falls_from_epoch_to_epoch(undisturbed):
@@ -92,6 +103,27 @@ def test_the_export_is_the_trained_backbone_and_loads_in_three_lines(undisturbed
     trained = weights(undisturbed)
     assert all(torch.equal(v, trained[f"model.backbone.{k}"]) for k, v in backbone.state_dict().items())
     assert read_backbone(undisturbed / "checkpoints" / "last.ckpt").config == backbone.config
+
+
+def test_the_export_and_every_checkpoint_say_how_they_came_about(undisturbed, shards, tmp_path):
+    found = read_export(undisturbed / "export").provenance
+    assert {f"provenance.{name}" for name in found} <= set(documented())
+    assert (found["job"], found["steps"], found["epochs"], found["init"]) == ("pretrain", 12, 2, None)
+    assert found["data"] == {"name": "shards", "index": ShardSource([str(shards)]).fingerprint, "clips": 24}
+    recipe = found["recipe"]
+    assert recipe["model"]["optimizer"]["lr_per_256"] == 0.2
+    assert recipe["data"]["shards"] == ["shards"]
+    assert recipe["trainer"]["max_epochs"] == 2
+    assert str(shards.parent) not in json.dumps(found)
+    assert set(found["metrics"]) >= {"train/loss", "train/contrastive_loss"}
+    checkpoint = undisturbed / "checkpoints" / "last.ckpt"
+    of_checkpoint = read_provenance(checkpoint)
+    assert of_checkpoint == {"exported_from": "last.ckpt", **{k: v for k, v in found.items() if k != "metrics"}}
+    assert hicmae_main(["export", str(checkpoint), str(tmp_path / "out"), "--with-decoder"]) == 0
+    assert read_export(tmp_path / "out").provenance == of_checkpoint
+    model, _ = hicmae.load_pretraining(tmp_path / "out")
+    trained = weights(undisturbed)
+    assert all(torch.equal(v, trained[f"model.{k}"]) for k, v in model.state_dict().items())
 
 
 def test_a_run_stopped_in_mid_epoch_goes_on_exactly(undisturbed, shards, tmp_path):
@@ -118,6 +150,7 @@ def test_sigterm_to_all_processes_saves_and_the_run_goes_on_exactly(undisturbed,
     said = process.stderr.read()
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
     assert "go on with --ckpt_path auto" in said
+    assert (record(tmp_path)["state"], record(tmp_path)["reason"]) == ("stopped", "StopRequestedError")
     assert max(curve(tmp_path)) < 12
     assert main(arguments(shards, tmp_path, "--ckpt_path=auto")) == 0
     assert curve(tmp_path) == curve(undisturbed)
