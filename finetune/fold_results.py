@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS = ("best", "last")
 # What the folds of one configuration share, and a report of all of them says once.
 _SHARED = (
-    "protocol", "benchmark", "data", "other_classes_left_out", "init", "modalities", "columns", "classes", "dimensions",
-    "segments", "test_without", "seed", "selected_on",
+    "protocol", "benchmark", "data", "other_classes_left_out", "init", "distillation", "modalities", "columns",
+    "classes", "dimensions", "segments", "test_without", "seed", "selected_on",
 )  # fmt: skip
 
 

@@ -232,14 +232,16 @@ def _prepare(settings: Settings, out: Path) -> Folds:
     if not config.data.allow_shared_subjects:
         refuse_shared_folds(source)
     content = content_digest(source)
-    if (origin := origin_of(config.model.init and Path(config.model.init))) is not None:
-        for fold in every:  # at once, and not after hours of other folds
-            own = Protocol(test_fold=fold, paper=config.data.paper_protocol, content=content)
-            own.check_start(origin, str(config.model.init))
+    for weights in (config.model.init, config.model.teacher):
+        if (origin := origin_of(weights and Path(weights))) is not None:
+            for fold in every:  # at once, and not after hours of other folds
+                own = Protocol(test_fold=fold, paper=config.data.paper_protocol, content=content)
+                own.check_start(origin, str(weights))
     material = settings.material | {
         "data.content": content,
         "data.media": source.media_digest,
-        "model.init.content": settings.init_digest,
+        "model.init.content": settings.digest_of("init"),
+        "model.teacher.content": settings.digest_of("teacher"),
     }
     return Folds(out=out, every=every, material=material)
 

@@ -86,7 +86,9 @@ def model_sentence(about: Mapping[str, Any]) -> str:
     """What the model was given, and what it started from."""
     withheld = about.get("test_without")
     without = f", of which the test withheld {withheld}" if withheld else ""
-    return f"Modalities: {' + '.join(about['modalities'])}{without}. Start: {about['init']}."
+    distilled = about.get("distillation")
+    taught = f" Taught by {distilled['teacher']['path']}, weight {distilled['weight']:g}." if distilled else ""
+    return f"Modalities: {' + '.join(about['modalities'])}{without}. Start: {about['init']}.{taught}"
 
 
 def interval_sentence(intervals: Mapping[str, Any]) -> str:

@@ -63,18 +63,18 @@ class Settings:
         data = self.config.data
         return open_source(data.shards, data.manifest, CacheSettings.of(data.cache_dir, data.cache_gb))
 
-    @property
-    def init_digest(self) -> str | None:
-        """Changes with the bytes of ``model.init``, a file or a folder of files."""
-        if self.config.model.init is None:
+    def digest_of(self, name: str) -> str | None:
+        """Changes with the bytes of ``model.NAME`` (init or teacher), a file or a folder of files."""
+        given = self.config.model[name]
+        if given is None:
             return None
-        init = Path(self.config.model.init)
-        if not init.exists():
-            raise FileNotFoundError(f"no checkpoint at {init}, which model.init names")
-        files = sorted(path for path in init.rglob("*") if path.is_file()) if init.is_dir() else [init]
+        path = Path(given)
+        if not path.exists():
+            raise FileNotFoundError(f"no checkpoint at {path}, which model.{name} names")
+        files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
         digests = []
-        for path in files:
-            with path.open("rb") as file:
+        for one in files:
+            with one.open("rb") as file:
                 digests.append(hashlib.file_digest(file, "sha256").hexdigest())
         return digest_of(digests)
 
