@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS = ("best", "last")
 # What the folds of one configuration share, and a report of all of them says once.
 _SHARED = (
-    "protocol", "benchmark", "data", "other_classes_left_out", "init", "distillation", "modalities", "columns",
-    "classes", "dimensions", "segments", "test_without", "seed", "selected_on",
+    "protocol", "benchmark", "data", "other_classes_left_out", "init", "modalities", "columns", "classes", "dimensions",
+    "segments", "test_without", "seed", "selected_on",
 )  # fmt: skip
 
 
@@ -64,7 +64,9 @@ def collect_folds(folders: Mapping[int, Path], missing: Mapping[int, str]) -> di
     label = {"protocol": first["protocol"]} if first["protocol"] else {}
     each = {name: {fold: one[name] for fold, one in folds.items()} for name in names}
     return {
-        "about": {name: first.get(name) for name in _SHARED} | {"folds": len(folders) + len(missing)},
+        "about": {name: first.get(name) for name in _SHARED}
+        | {"distillation": _distillation([content["about"].get("distillation") for content in contents.values()])}
+        | {"folds": len(folders) + len(missing)},
         "complete": not missing,
         "missing": {str(fold): why for fold, why in sorted(missing.items())},
         "folds": folds,
@@ -72,6 +74,16 @@ def collect_folds(folders: Mapping[int, Path], missing: Mapping[int, str]) -> di
         "sd": {name: label | _over_folds(scores, _sample_deviation) for name, scores in each.items()},
         "pooled": {name: label | pooled_scores(_pool(tables, name), classes, dimensions) for name in names},
     }
+
+
+def _distillation(each: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """What the folds say of their teachers; where each had its own, what they share, and the paths."""
+    first = each[0]
+    if first is None or all(one == first for one in each):
+        return first
+    teachers = [one["teacher"] for one in each if one is not None]
+    shared = {name: value for name, value in teachers[0].items() if all(one[name] == value for one in teachers)}
+    return first | {"teacher": shared | {"path": ", ".join(one["path"] for one in teachers)}}
 
 
 def pooled_scores(table: pd.DataFrame, classes: tuple[str, ...], dimensions: tuple[str, ...]) -> dict[str, Any]:

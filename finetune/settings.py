@@ -56,27 +56,32 @@ class Settings:
     def material(self) -> dict[str, Any]:
         """What decides results, as plain values by dotted name."""
         flat = dict(_flatten(self.config.clone().as_dict()))
-        return {name: value for name, value in sorted(flat.items()) if name not in _IMMATERIAL}
+        untaught = "model.distillation." if self.config.model.teacher is None else "\0"
+        return {
+            name: value
+            for name, value in sorted(flat.items())
+            if name not in _IMMATERIAL and not name.startswith(untaught)
+        }
 
     def source(self) -> ShardSource | ManifestSource:
         """The labelled clips of all splits."""
         data = self.config.data
         return open_source(data.shards, data.manifest, CacheSettings.of(data.cache_dir, data.cache_gb))
 
-    def digest_of(self, name: str) -> str | None:
-        """Changes with the bytes of ``model.NAME`` (init or teacher), a file or a folder of files."""
-        given = self.config.model[name]
-        if given is None:
-            return None
-        path = Path(given)
-        if not path.exists():
-            raise FileNotFoundError(f"no checkpoint at {path}, which model.{name} names")
-        files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
-        digests = []
-        for one in files:
-            with one.open("rb") as file:
-                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-        return digest_of(digests)
+
+def content_of(name: str, path: Path | str | None) -> str | None:
+    """Changes with the bytes of the file or folder that ``model.NAME`` names."""
+    if path is None:
+        return None
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}, which model.{name} names")
+    files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
+    digests = []
+    for one in files:
+        with one.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digest_of(digests)
 
 
 def resolve(arguments: Sequence[str]) -> Settings:

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from finetune.__main__ import main
+from finetune.fold_results import _distillation
 from finetune.lesson import Lesson
 from finetune.module import FinetuneModule
 from hicmae.backbone import Backbone, Modality
@@ -21,14 +22,18 @@ from hicmae.checkpoint import read_export, save_export
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.batch import ClipBatch
 from hicmae.data.manifest import read_manifest, write_manifest
+from hicmae.data.source import ManifestSource
+from hicmae.data.splits import content_digest
 from hicmae.distillation import DistillationConfig, resize_frames
 from hicmae.heads import Targets
 from hicmae.losses import ccc_loss, distillation_divergence, soft_cross_entropy
 from hicmae.mixing import Mix, MixConfig
 from hicmae.recognition import EmotionRecognizer
-from tests import test_finetune
+from tests import test_finetune, test_folds
 from tests.corpus import EMOTIONS, make_corpus
 from tests.test_finetune import SMALL, arguments, batch, leave_out_figures, module, weights
+from tests.test_folds import jobs  # noqa: F401
+from tests.test_folds import no_figures as no_fold_figures  # noqa: F401
 from tests.tiny_model import shake
 
 LARGE = {**SMALL, "image_size": 64, "depth": 3, "taps": [0, 2]}
@@ -289,6 +294,36 @@ def test_a_student_is_tested_without_its_teacher(
     assert main(["test", *given[1:]]) == 0
     about = test_finetune.results(tmp_path / "test")[0]["about"]
     assert about["distillation"]["weight"] == 0.7
+
+
+@pytest.mark.usefixtures("no_fold_figures")
+def test_each_fold_has_its_own_teacher_and_one_that_knows_other_folds_is_refused(
+    tmp_path: Path,
+    jobs: list[Any],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    corpus = test_folds.folded(tmp_path / "corpus", 8, 2)
+    content = content_digest(ManifestSource(corpus))
+    for fold in (1, 2):
+        protocol = {"test_fold": fold, "paper": False, "content": content}
+        make_teacher(tmp_path / f"fold{fold}" / "export", provenance={"protocol": protocol})
+    out, each = tmp_path / "out", f"--model.teacher={tmp_path}/fold{{fold}}/export"
+    assert main(test_folds.arguments(corpus, out, f"--model.teacher={tmp_path}/fold1/export")) == 2
+    assert "so fold 2 was among its training clips" in capsys.readouterr().err
+    assert main(test_folds.arguments(corpus, out, each)) == 0
+    given = {fold: [one for one in line if one.startswith("--model.teacher")][-1] for fold, line in jobs}
+    assert given == {fold: f"--model.teacher={tmp_path}/fold{fold}/export" for fold in (1, 2)}
+    make_teacher(tmp_path / "fold2" / "export", seed=9, provenance={"protocol": protocol})
+    assert main(test_folds.arguments(corpus, out, each)) == 2
+    assert "model.teacher.content" in capsys.readouterr().err
+
+
+def test_folds_name_their_teachers() -> None:
+    taught = [{"teacher": {"path": f"fold{i}", "sha256": str(i), "classes": ["a", "b"]}, "weight": 0.5} for i in (1, 2)]
+    assert _distillation([None, None]) is None
+    assert _distillation([taught[0], taught[0]]) == taught[0]
+    both = {"teacher": {"classes": ["a", "b"], "path": "fold1, fold2"}, "weight": 0.5}
+    assert _distillation(taught) == both
 
 
 def test_a_checkpoint_of_fine_tuning_teaches_too(run: Path) -> None:
