@@ -46,7 +46,7 @@ STUDENT = {
     "image_size": 32, "num_frames": 8, "audio_patch_size": 32, "width": 48, "heads": 3, "depth": 2, "fusion_depth": 1,
     "taps": [0, 1], "decoder_depth": 3,
 }  # fmt: skip
-TEACHER_EPOCHS, STUDENT_EPOCHS = 40, 20
+TEACHER_EPOCHS, STUDENT_EPOCHS = 40, 12
 RESAMPLES = 2000
 HOP_S = 0.5
 
@@ -115,7 +115,7 @@ def difference(root: Path) -> dict[str, Any]:
     for drawn in draws:
         each = {}
         for key, table in tables.items():
-            by_subject = {name: rows for name, rows in table.groupby("subject")}
+            by_subject = dict(iter(table.groupby("subject")))
             each[key] = uar(pd.concat([by_subject[name] for name in drawn]))
         found.append(np.mean([each["taught", seed] - each["alone", seed] for seed in SEEDS]))
     return {"mean": float(found[0]), "interval": np.quantile(found[1:], [0.025, 0.975]).tolist()}
@@ -156,7 +156,7 @@ def train_table(result: dict[str, Any]) -> str:
 # ---------------------------------------------------------------- speed
 
 
-def speed(sides: list[int], seconds: float, repeats: int) -> dict[str, Any]:
+def speed(presets: list[str], sides: list[int], seconds: float, repeats: int) -> dict[str, Any]:
     """CPU seconds of one thread for a window, from the file to the answer, by size of the model and of the picture."""
     torch.set_num_threads(1)
     rows = []
@@ -167,7 +167,7 @@ def speed(sides: list[int], seconds: float, repeats: int) -> dict[str, Any]:
             )
             path = Path(folder) / f"{side}.mp4"
             write_mp4(path, *render_clip(plan_clips(settings)[0], settings))
-            for preset in PRESETS:
+            for preset in presets:
                 rows.append(time_preset(preset, path, side, repeats))
                 sys.stderr.write(f"{rows[-1]}\n")
     return {"seconds_of_video": seconds, "hop_s": HOP_S, "rows": rows}
@@ -238,6 +238,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("student_benchmark"), help="folder of the trainings")
     parser.add_argument("--epochs", type=int, nargs=2, default=(TEACHER_EPOCHS, STUDENT_EPOCHS), metavar=("T", "S"),
                         help="of teacher and student")  # fmt: skip
+    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=list(PRESETS), help="sizes timed")
     parser.add_argument("--sides", type=int, nargs="+", default=[160, 720], help="sides of the timed videos, in pixels")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of the timed videos")
     parser.add_argument("--repeats", type=int, default=9, help="timed windows; the median is shown")
@@ -248,7 +249,7 @@ def main() -> int:
         result = train(args.out.resolve(), tuple(args.epochs))
         table = train_table(result)
     else:
-        result = speed(args.sides, args.seconds, args.repeats)
+        result = speed(args.presets, args.sides, args.seconds, args.repeats)
         table = speed_table(result)
     sys.stdout.write(table)
     if args.json:
