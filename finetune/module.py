@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from finetune.class_weights import given_weights, weights_of_clips
 from finetune.evaluation import Evaluation, evaluate, targets_of
-from finetune.lesson import Lesson
+from finetune.lesson import Lesson, settings_of
 from finetune.start import check_same_task, choose_start, is_recognizer
 from finetune.timing import check_same_timing, with_timing
 from hicmae.backbone import MODALITIES, Backbone, Modality
@@ -198,24 +197,10 @@ class FinetuneModule(pl.LightningModule):
     def lesson_losses(self, lesson: Lesson, batch: ClipBatch, mix: Mix | None = None) -> dict[str, Tensor]:
         """``loss`` and its parts, with a teacher that sees the same clips."""
         video, log_mel = self._inputs(batch, mix, lesson.transform, lesson.modalities)
-        answer = lesson.teacher(video, log_mel)
-        if video is not None:
-            video = resize_frames(video, self.spec.image_size)
-        output = self.model(video, log_mel)
+        output = self.model(None if video is None else resize_frames(video, self.spec.image_size), log_mel)
         task = self.losses(output, batch.labels, mix)
-        taught = self._total(
-            lesson.losses(
-                output.logits,
-                output.values,
-                answer,
-                temperature=self.distillation.temperature,
-                dimensions=self.targets.dimensions,
-                dimensional_loss=dimensional_loss(self.dimensional_loss_name),
-            )
-        )
-        loss = torch.lerp(task["loss"], taught["loss"], self.distillation.weight)
-        named = {f"teacher_{name}": value for name, value in taught.items()}
-        return {"loss": loss, "task_loss": task.pop("loss")} | task | named
+        parts = lesson.losses(output, lesson.teacher(video, log_mel), dimensional_loss(self.dimensional_loss_name))
+        return lesson.join(task, self._total(parts))
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
         """Losses; ``TrainingMonitor`` logs them."""
@@ -310,9 +295,8 @@ class FinetuneModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Before a training, read the teacher, and have clips decoded as both need them."""
         if stage == "fit" and self.teacher_path is not None:
-            self.lesson = Lesson.of(self.teacher_path, self.spec, self.targets, self.modalities)
+            self.lesson = Lesson.of(self.teacher_path, self.distillation, self.spec, self.targets, self.modalities)
             self._data.prepare_for(image_size=self.lesson.image_size, modalities=self.lesson.modalities)
-            logger.info("%s", self.lesson.describe(self.targets, self.spec))
 
     def configure_callbacks(self) -> list[Callback]:
         """The average of the weights, where there is one."""
@@ -349,9 +333,7 @@ class FinetuneModule(pl.LightningModule):
 
     def distilled_from(self) -> dict[str, Any] | None:
         """Teacher, weight and temperature in plain values; ``None`` without a teacher."""
-        if self.lesson is None:
-            return self._taught
-        return {"teacher": self.lesson.teacher.to_dict()} | asdict(self.distillation)
+        return self._taught if self.lesson is None else self.lesson.to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights of another architecture or task, naming what differs."""
@@ -368,7 +350,7 @@ class FinetuneModule(pl.LightningModule):
         if self.trainer.state.fn == TrainerFn.FITTING:
             _check_same("ema_decay", about.get("ema_decay"), self.ema_decay)
             _check_same("freeze", about.get("freeze", 0), self.frozen)
-            theirs, ours = (_lesson_settings(one) for one in (about.get("distillation"), self.distilled_from()))
+            theirs, ours = (settings_of(one) for one in (about.get("distillation"), self.distilled_from()))
             for option, value in ours.items():
                 _check_same(option, theirs[option], value)
         else:
@@ -382,17 +364,6 @@ def _check_same(option: str, theirs: float | str | None, ours: float | str | Non
             f"the checkpoint was written with model.{option} {theirs}, and is to go on with {ours}: set the same, or "
             "start a new run from it with --model.init"
         )
-
-
-def _lesson_settings(distilled: dict[str, Any] | None) -> dict[str, Any]:
-    """What must not change in the midst of a training."""
-    if distilled is None:
-        return dict.fromkeys(("teacher", "distillation.weight", "distillation.temperature"))
-    return {
-        "teacher": f"of sha256 {distilled['teacher']['sha256']}",
-        "distillation.weight": distilled["weight"],
-        "distillation.temperature": distilled["temperature"],
-    }
 
 
 def monitored_score(*, has_classes: bool) -> str:

@@ -181,7 +181,7 @@ def test_what_the_teacher_does_not_know_is_learnt_from_labels_and_said(tmp_path:
     path = save_export(tmp_path / "classes", model, spec=InputSpec.for_model(config), provenance={})
     student = taught(path)
     assert student.lesson is not None
-    assert "valence are learnt from labels alone" in student.lesson.describe(student.targets, student.spec)
+    assert "learnt from labels alone: valence" in student.lesson.describe(32)
     losses = student.training_step(batch(), 0)
     assert {"class_loss", "dimensional_loss", "task_loss", "teacher_loss"} <= set(losses)
     assert "teacher_dimensional_loss" not in losses
@@ -328,7 +328,9 @@ def test_folds_name_their_teachers() -> None:
 
 def test_a_checkpoint_of_fine_tuning_teaches_too(run: Path) -> None:
     student = module()
-    lesson = Lesson.of(run / "checkpoints" / "last.ckpt", student.spec, student.targets, student.modalities)
+    lesson = Lesson.of(
+        run / "checkpoints" / "last.ckpt", DistillationConfig(), student.spec, student.targets, student.modalities
+    )
     assert lesson.teacher.knows_classes
     expected = weights(run / "checkpoints" / "last.ckpt")
     for name, value in lesson.teacher.recognizer.state_dict().items():
