@@ -46,7 +46,7 @@ STUDENT = {
     "image_size": 32, "num_frames": 8, "audio_patch_size": 32, "width": 48, "heads": 3, "depth": 2, "fusion_depth": 1,
     "taps": [0, 1], "decoder_depth": 3,
 }  # fmt: skip
-TEACHER_EPOCHS, STUDENT_EPOCHS = 40, 12
+TEACHER_EPOCHS, STUDENT_EPOCHS = 40, 6
 RESAMPLES = 2000
 HOP_S = 0.5
 
@@ -82,7 +82,7 @@ def fit(manifest: Path, out: Path, architecture: dict[str, Any], epochs: int, *m
         "model.architecture": json.dumps(architecture), "model.input": "{frame_interval_s: 0.32}",
         "model.labels.dimensions": "{}", "model.mixing.probability": 0, "data.manifest": manifest,
         "data.num_workers": 0, "trainer.default_root_dir": out, "trainer.max_epochs": epochs,
-        "trainer.check_val_every_n_epoch": 4, "trainer.log_every_n_steps": 20, "ckpt_path": "auto", "wandb": "off",
+        "trainer.check_val_every_n_epoch": max(2, epochs // 10), "trainer.log_every_n_steps": 20, "ckpt_path": "auto", "wandb": "off",
     }  # fmt: skip
     command = [sys.executable, "-m", "finetune", "fit", *(f"--{name}={value}" for name, value in given.items()), *more]
     sys.stderr.write(f"training {out.name}\n")

@@ -119,7 +119,7 @@ class Lesson:
 
 
 def settings_of(distilled: dict[str, Any] | None) -> dict[str, Any]:
-    """What must not change in the midst of a training, by option: from ``Lesson.to_dict``, or ``None`` for no teacher."""
+    """What must not change in a training, by option: from ``Lesson.to_dict``, or from ``None`` without a teacher."""
     if distilled is None:
         return dict.fromkeys(("teacher", "distillation.weight", "distillation.temperature"))
     return {
