@@ -82,7 +82,8 @@ def fit(manifest: Path, out: Path, architecture: dict[str, Any], epochs: int, *m
         "model.architecture": json.dumps(architecture), "model.input": "{frame_interval_s: 0.32}",
         "model.labels.dimensions": "{}", "model.mixing.probability": 0, "data.manifest": manifest,
         "data.num_workers": 0, "trainer.default_root_dir": out, "trainer.max_epochs": epochs,
-        "trainer.check_val_every_n_epoch": max(2, epochs // 10), "trainer.log_every_n_steps": 20, "ckpt_path": "auto", "wandb": "off",
+        "trainer.check_val_every_n_epoch": max(2, epochs // 10), "trainer.log_every_n_steps": 20, "ckpt_path": "auto",
+        "wandb": "off",
     }  # fmt: skip
     command = [sys.executable, "-m", "finetune", "fit", *(f"--{name}={value}" for name, value in given.items()), *more]
     sys.stderr.write(f"training {out.name}\n")
