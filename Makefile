@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+CORE := .venv-core
 DECODES := 20000
 SOAK := soak
 
-.PHONY: install demo test kill-test lint type bench bench-data soak docs clean-demo
+.PHONY: install demo test test-core kill-test lint type bench bench-data soak docs clean-demo
 
 install: $(VENV)/.installed
 
@@ -23,6 +24,16 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# In an environment of the core alone, made anew: minutes, most of them pip's, and as much disk as torch takes. Any model:
+# `make test-core EXPORT=demo/exported CLIP=demo/corpus/clips/NAME.mp4`.
+test-core: install
+	rm -rf $(CORE) build
+	$(PYTHON) -m venv $(CORE)
+	$(CORE)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt .
+	$(BIN)/python -m tests.core_install make $(CORE)/check $(EXPORT) $(CLIP)
+	$(CORE)/bin/python tests/core_install.py check $(CORE)/check
+	rm -rf $(CORE) build
 
 kill-test: install
 	HICMAE_KILLS=20 $(BIN)/python -m pytest tests/test_kill.py -s

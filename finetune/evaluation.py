@@ -39,7 +39,7 @@ def targets_of(labels: LabelSpec) -> Targets:
             f"model.labels.classes has the columns {list(labels.classes)}; a head has one list of classes, keep one"
         )
     classes = next(iter(labels.classes.values()), ())
-    return Targets(classes=tuple(classes), dimensions=tuple(labels.dimensions))
+    return Targets(classes=tuple(classes), dimensions=tuple(labels.dimensions), ranges=labels.dimensions)
 
 
 @dataclass(frozen=True, kw_only=True)

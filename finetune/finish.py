@@ -81,7 +81,6 @@ def finish_training(
     provenance = run_provenance(
         trainer,
         job="finetune",
-        data={"name": data.source.name, "splits": about["splits"]},
         metrics={
             labelled(f"{part}/{name}", data.protocol.label): value
             for part, evaluation in chosen.evaluations.items()
@@ -89,8 +88,9 @@ def finish_training(
             if not math.isnan(value)
         },
     )
+    provenance["data"] |= {"splits": about["splits"]}
     provenance |= {
-        "init": about["init"],
+        "intervals": _intervals(chosen, data.protocol),
         "checkpoint": labelled(f"{chosen.name}, after {chosen.step} steps", data.protocol.label),
         "protocol": data.protocol.to_dict(),
     }
@@ -145,6 +145,16 @@ def _scores(part: str, evaluation: Evaluation, protocol: Protocol) -> dict[str, 
     values = {"protocol": protocol.label} if protocol.label else {}
     values |= evaluation.to_dict()
     return values | ({"intervals": evaluation.intervals().to_dict()} if part == TEST else {})
+
+
+def _intervals(scored: Scored, protocol: Protocol) -> dict[str, Any]:
+    """Of the test's scores, under the names that the export gives these; empty where nothing was tested."""
+    if TEST not in scored.evaluations:
+        return {}
+    intervals = scored.evaluations[TEST].intervals()
+    about = {name: value for name, value in intervals.to_dict().items() if name not in intervals.bounds}
+    known = {name: both for name, both in intervals.bounds.items() if both is not None}
+    return about | {"bounds": {labelled(f"{TEST}/{name}", protocol.label): list(both) for name, both in known.items()}}
 
 
 def _validation(data: FinetuneData) -> str:

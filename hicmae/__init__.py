@@ -19,9 +19,11 @@ _PUBLIC = {
     "EmotionRecognizer": "hicmae.recognition",
     "Backbone": "hicmae.backbone",
     "Features": "hicmae.backbone",
+    "LayerTokens": "hicmae.backbone",
     "ClipTransform": "hicmae.transform",
-    "load_backbone": "hicmae.checkpoint",
-    "load_recognizer": "hicmae.checkpoint",
+    "load_backbone": "hicmae.exported",
+    "load_pretraining": "hicmae.exported",
+    "load_recognizer": "hicmae.exported",
     "reference": "hicmae.reference",
 }
 

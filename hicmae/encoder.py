@@ -23,7 +23,7 @@ class EncoderOutput:
     tokens: Tensor
     """(B, V, D), the last layer's, normed."""
     taps: list[Tensor]
-    """(B, V, D) for each tapped layer, normed with the same final norm."""
+    """(B, V, D) for each tapped layer, from the input on; normed with the same final norm, unless asked otherwise."""
     layer_means: Tensor | None
     """(L, B, D): mean over tokens of every layer's normed output; ``None`` unless asked for."""
 
@@ -60,6 +60,7 @@ class Encoder(nn.Module):
         visible: Tensor | None = None,
         *,
         taps: Sequence[int] = (),
+        norm_taps: bool = True,
         with_layer_means: bool = False,
     ) -> EncoderOutput:
         """Encode.
@@ -67,7 +68,8 @@ class Encoder(nn.Module):
         Args:
             patches: (B, N, P), all patches of the clip.
             visible: int64 (B, V), the tokens to encode; ``None`` encodes all. Only these are embedded.
-            taps: layers (0-based) whose normed output is returned.
+            taps: layers (0-based) whose output is returned.
+            norm_taps: norm the output of these layers; the last layer's ``tokens`` always are.
             with_layer_means: also return every layer's mean; the layers' tokens themselves are never kept.
         """
         if visible is None:
@@ -82,7 +84,7 @@ class Encoder(nn.Module):
             if with_layer_means or layer in taps or layer == last:
                 normed = self.norm(x)
                 if layer in taps:
-                    tapped.append(normed)
+                    tapped.append(normed if norm_taps else x)
                 if with_layer_means:
                     means.append(normed.mean(dim=1))
         return EncoderOutput(tokens=normed, taps=tapped, layer_means=torch.stack(means) if means else None)

@@ -5,8 +5,8 @@ Shapes: B clips, D feature width, C classes, K dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,16 @@ class Targets:
 
     classes: tuple[str, ...] = ()
     dimensions: tuple[str, ...] = ()
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict, compare=False)
+    """(lowest, highest) label of dimensions, where known. Outputs are not cut to it; two tasks do not differ by it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "dimensions", tuple(self.dimensions))
+        ranges = {name: (float(low), float(high)) for name, (low, high) in self.ranges.items()}
+        object.__setattr__(self, "ranges", ranges)
+        if unknown := sorted(set(ranges) - set(self.dimensions)):
+            raise ValueError(f"ranges are given for {unknown}, which are not among dimensions {list(self.dimensions)}")
         if not self.classes and not self.dimensions:
             raise ValueError("a head needs classes, dimensions or both; e.g. classes=['happy', 'sad']")
         if len(self.classes) == 1:

@@ -11,9 +11,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from hicmae.backbone import Backbone
+from hicmae.backbone import MODALITIES, Backbone
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.decoder import Decoder
+from hicmae.hub import HubModel
 from hicmae.layers import initialize
 from hicmae.losses import Negatives, audio_target, contrastive, masked_mse, video_target
 from hicmae.masking import complement, take_tokens
@@ -96,7 +97,7 @@ class Prediction:
     """(B, V', D) for each tap."""
 
 
-class HiCMAE(nn.Module):
+class HiCMAE(nn.Module, HubModel):
     """The pre-training model.
 
     Args:
@@ -105,6 +106,9 @@ class HiCMAE(nn.Module):
         spec: the input's normalisation, needed to turn normalised colours back into pixels for the targets.
     """
 
+    kind = "pretraining"
+    modalities = MODALITIES
+
     image_mean: Tensor
     image_std: Tensor
 
@@ -112,7 +116,7 @@ class HiCMAE(nn.Module):
         self, config: ModelConfig, *, objective: Objective | None = None, spec: InputSpec | None = None
     ) -> None:
         super().__init__()
-        spec = spec or InputSpec.for_model(config)
+        self.spec = spec = spec or InputSpec.for_model(config)
         self.config = config
         self.objective = objective or Objective()
         self.backbone = Backbone(config)

@@ -12,8 +12,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from hicmae.backbone import MODALITIES, Backbone, Modality
+from hicmae.backbone import MODALITIES, Backbone, Modality, known_modalities
 from hicmae.heads import Head, Targets
+from hicmae.hub import HubModel
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Recognition:
     """(B, K) continuous targets; ``None`` without a dimensional target."""
 
 
-class EmotionRecognizer(nn.Module):
+class EmotionRecognizer(nn.Module, HubModel):
     """Emotion categories and/or dimensions from the backbone's hierarchically fused features.
 
     Args:
@@ -37,6 +38,8 @@ class EmotionRecognizer(nn.Module):
         modalities: what the head is built for: both (4 D features: video, audio, fused video, fused audio), or one.
         init_scale: multiplies the head's initial weights.
     """
+
+    kind = "recognizer"
 
     def __init__(
         self,
@@ -47,11 +50,9 @@ class EmotionRecognizer(nn.Module):
         init_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.modalities = tuple(m for m in MODALITIES if m in modalities)
-        unknown = sorted(set(modalities) - set(MODALITIES))
-        if unknown or not self.modalities:
-            raise ValueError(f"modalities={list(modalities)} must be video, audio or both")
+        self.modalities = known_modalities(modalities)
         self.backbone = backbone
+        self.config = backbone.config
         if len(self.modalities) == 1:
             self._freeze_all_but(self.modalities[0])
         width = backbone.config.width * (4 if len(self.modalities) == 2 else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TypedDict
@@ -9,16 +10,18 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from hicmae.backbone import MODALITIES, Modality, known_modalities
 from hicmae.config import InputSpec
 from hicmae.media.crops import crop_and_normalize
-from hicmae.media.decode import Decoder, decode_clip, read_media_file
+from hicmae.media.decode import DecodeError, Decoder, decode_clip, load_media
+from hicmae.media.large_file import MediaData
 from hicmae.media.log_mel import LogMel
 
 Source = str | PathLike[str] | bytes
 
 
 class ModelInputs(TypedDict):
-    """A batch of one clip; None where the file lacks the modality."""
+    """A batch of one clip; None where the file lacks the modality, or the model does not take it."""
 
     video: Tensor | None
     """float32 (1, 3, T, S, S), colour-normalised."""
@@ -31,11 +34,19 @@ class ClipTransform:
 
     >>> transform = ClipTransform(InputSpec())
     >>> features = backbone(**transform("clip.mp4"))  # doctest: +SKIP
+
+    Args:
+        spec: the model's input.
+        decoder: what decodes the frames.
+        modalities: what the model takes; the other is left out.
     """
 
-    def __init__(self, spec: InputSpec, decoder: Decoder = "auto") -> None:
+    def __init__(
+        self, spec: InputSpec, decoder: Decoder = "auto", *, modalities: Sequence[Modality] = MODALITIES
+    ) -> None:
         self.spec = spec
         self.decoder: Decoder = decoder
+        self.modalities = known_modalities(modalities)
         self._log_mel = LogMel(spec)
 
     @torch.no_grad()
@@ -56,7 +67,7 @@ class ClipTransform:
             span_s: use only these seconds (start, end) of the file.
 
         Raises:
-            DecodeError: the file is missing or cannot be decoded.
+            DecodeError: the file is missing, cannot be decoded, or has nothing that the model takes.
         """
         data, name = _read(source)
         clip = decode_clip(
@@ -69,15 +80,27 @@ class ClipTransform:
             name=name,
         )
         video = log_mel = None
-        if clip.has_video:
+        if clip.has_video and "video" in self.modalities:
             video = crop_and_normalize(torch.from_numpy(clip.video).unsqueeze(0), None, self.spec)
-        if clip.has_audio:
+        if clip.has_audio and "audio" in self.modalities:
             waveform = torch.from_numpy(clip.waveform).unsqueeze(0)
             log_mel = self._log_mel(waveform, torch.tensor([clip.sound_samples]))
+        if video is None and log_mel is None:
+            raise _nothing_for_model(name, clip.has_video)
         return ModelInputs(video=video, log_mel=log_mel)
 
 
-def _read(source: Source) -> tuple[bytes, str]:
+def _nothing_for_model(name: str, has_video: bool) -> DecodeError:
+    given, wanted = ("a picture", "sound") if has_video else ("sound", "a picture")
+    return DecodeError(
+        name,
+        "no_audio_stream" if has_video else "no_video_stream",
+        f"the file has {given} but not {wanted}, and the model was trained with {wanted} alone",
+        f"give a file with {wanted}, or use a model that takes {given}",
+    )
+
+
+def _read(source: Source) -> tuple[MediaData, str]:
     if isinstance(source, bytes):
         return source, f"{len(source)} bytes"
-    return read_media_file(Path(source)), str(source)
+    return load_media(Path(source)), str(source)

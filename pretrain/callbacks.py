@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,13 +43,7 @@ class FinishPretraining(Callback):
         monitor = next(c for c in trainer.callbacks if isinstance(c, TrainingMonitor))  # type: ignore[attr-defined]
         draw_curves(monitor.history, root / "figures" / "learning_curves.png", title=f"pre-training, {root.name}")
         self._draw(trainer, pl_module)
-        source = trainer.datamodule.source  # type: ignore[attr-defined]
-        provenance = run_provenance(
-            trainer,
-            job="pretrain",
-            data={"name": Path(source.name).name, "index": source.fingerprint, "clips": len(source)},
-            metrics=_losses_of(monitor),
-        )
+        provenance = run_provenance(trainer, job="pretrain", metrics=_losses_of(monitor))
         # Written last: it is the sign that the run is finished.
         export = save_export(
             export_directory(root), pl_module.model.backbone, spec=pl_module.spec, provenance=provenance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
@@ -85,6 +86,7 @@ class PretrainModule(pl.LightningModule):
             "job": "pretrain",
             "model": self.config.to_dict(),
             "input": self.spec.to_dict(),
+            "objective": asdict(self.model.objective),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

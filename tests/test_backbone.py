@@ -138,3 +138,57 @@ def test_no_input_or_an_input_of_another_shape_is_refused(backbone):
         backbone(video[..., :16], log_mel)
     with pytest.raises(ValueError, match=r"log_mel has shape \(1, 64, 32\), this model takes \(B, 1, frames, bins\)"):
         backbone(video, log_mel[0])
+
+
+# ---------------------------------------------------------------- layers
+
+
+def layer_by_layer(backbone, name, patches, *, norm):
+    encoder = getattr(backbone, f"{name}_encoder")
+    x = encoder.embed(patches) + encoder.positions
+    found = []
+    for block in encoder.blocks:
+        x = block(x)
+        found.append(encoder.norm(x) if norm else x)
+    return found
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize(
+    ("asked", "layers"), [(None, (1, 3)), (2, (2, 3)), ([3, 0], (3, 0)), ([-4, -1], (0, 3)), ((2,), (2,))]
+)
+def test_intermediate_layers_are_those_asked_for(backbone, asked, layers, norm):
+    backbone.eval()
+    video, log_mel = clips(2)
+    found = backbone.get_intermediate_layers(video, log_mel, layers=asked, norm=norm)
+    assert found.layers == layers
+    for name, patches in (("video", video_to_patches(video, TINY)), ("audio", audio_to_patches(log_mel, TINY))):
+        every = layer_by_layer(backbone, name, patches, norm=norm)
+        for layer, tokens in zip(layers, getattr(found, name), strict=True):
+            torch.testing.assert_close(tokens, every[layer])
+
+
+def test_intermediate_layers_of_one_modality(backbone):
+    video, log_mel = clips(2)
+    assert backbone.get_intermediate_layers(video).audio is None
+    heard = backbone.get_intermediate_layers(log_mel=log_mel)
+    assert heard.video is None
+    assert len(heard.audio) == 2
+    with pytest.raises(ValueError, match="neither video nor log_mel"):
+        backbone.get_intermediate_layers()
+
+
+@pytest.mark.parametrize("layers", [0, 5, [], [4], [-5], [1, 1], [3, -1]])
+def test_layers_that_are_not_there_are_refused(backbone, layers):
+    with pytest.raises(ValueError, match=r"layers=.*(1 to 4 of the last|0\.\.3)"):
+        backbone.get_intermediate_layers(*clips(1), layers=layers)
+
+
+@pytest.mark.parametrize(("own", "other"), [("video", "audio"), ("audio", "video")])
+def test_a_modality_that_it_was_not_trained_with_is_refused(own, other):
+    backbone, (video, log_mel) = Backbone(TINY, modalities=[own]), clips(1)
+    backbone(video=video) if own == "video" else backbone(log_mel=log_mel)
+    with pytest.raises(ValueError, match=f"{other} was given, but this backbone was trained with {own} alone"):
+        backbone(video, log_mel)
+    with pytest.raises(ValueError, match="must be video, audio or both"):
+        Backbone(TINY, modalities=["touch"])

@@ -15,6 +15,7 @@ import pytest
 
 from hicmae.config import InputSpec
 from hicmae.media.decode import DecodedClip, DecodeError, decode_clip, probe
+from hicmae.media.packets import HeldPackets
 from hicmae.media.pyav_decoder import _key_before, _stretches
 from tests.media_files import cut_copy, make_clip, read_picture_time, read_sound_time
 
@@ -317,9 +318,8 @@ def test_flash_video_as_crema_d_ships_it() -> None:
 def test_decoding_starts_at_a_key_frame_presented_before_the_first_wanted() -> None:
     # (presentation time, key?) in decoding order; the frames at 5 and 6 come after the key frame at 7.
     order = [(0, True), (2, False), (1, False), (3, False), (7, True), (5, False), (6, False), (8, False)]
-    track: Any = SimpleNamespace(
-        packets=[SimpleNamespace(is_keyframe=key) for _, key in order], pts=np.array([time for time, _ in order])
-    )
+    keys: Any = [SimpleNamespace(is_keyframe=key) for _, key in order]
+    track: Any = SimpleNamespace(packets=HeldPackets(keys), pts=np.array([time for time, _ in order]))
     assert [_key_before(track, [4], position) for position in (7, 4, 5, 3)] == [4, 4, 0, 0]
     track.kept = np.argsort(track.pts)
     everything = {1: 1, 5: 4, 7: 6}

@@ -19,6 +19,7 @@ import pytest
 from hicmae.config import InputSpec
 from hicmae.media.container import sniff
 from hicmae.media.decode import DecodedClip, DecodeError, decode_clip, probe
+from hicmae.media.packets import HeldPackets
 from hicmae.media.pyav_decoder import decode_frames
 from tests.media_files import make_clip, read_picture_time
 
@@ -145,9 +146,10 @@ def test_flipped_bits_in_the_media_are_noticed() -> None:
 )
 def test_a_decoder_that_says_nothing_is_not_believed(frames: list[Any], complaint: str) -> None:
     context = SimpleNamespace(decode=lambda packet: frames if packet else [], flush_buffers=lambda: None, is_open=False)
+    packet: Any = SimpleNamespace(pts=0, is_keyframe=True)
     track: Any = SimpleNamespace(
         stream=SimpleNamespace(codec_context=context),
-        packets=[SimpleNamespace(pts=0, is_keyframe=True)],
+        packets=HeldPackets([packet]),
         pts=np.zeros(1, np.int64),
         kept=np.zeros(1, np.int64),
         counted=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -23,15 +24,19 @@ from finetune.__main__ import main
 from finetune.data import FinetuneData
 from finetune.module import FinetuneModule
 from hicmae.backbone import Backbone
-from hicmae.checkpoint import read_export, save_export
+from hicmae.checkpoint import read_export, read_pretraining, save_export
+from hicmae.cli import main as hicmae_main
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.batch import ClipBatch
 from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import read_manifest, write_manifest
 from hicmae.data.shard_writer import write_shards
+from hicmae.data.source import ManifestSource
 from hicmae.losses import ccc_loss
 from hicmae.mixing import MixConfig
+from hicmae.training.provenance import weights_origin
 from tests.corpus import EMOTIONS, make_corpus
+from tests.test_exported import documented
 
 CONFIGS = [  # continuous*.yaml are another job's: tests/test_continuous.py
     path
@@ -164,7 +169,43 @@ def test_export_is_the_best_checkpoint(run: Path) -> None:
         torch.testing.assert_close(value, best[f"model.{name}"], rtol=0, atol=0)
     provenance = read_export(run / "export").provenance
     assert provenance["checkpoint"].startswith("best")
-    assert provenance["metrics"]["test/uar"] == results(run)[0]["best"]["test"]["uar"]
+    scores = results(run)[0]["best"]["test"]
+    assert provenance["metrics"]["test/uar"] == scores["uar"]
+    assert model.targets.ranges == {"valence": (0.0, 1.0)}
+    intervals = provenance["intervals"]
+    assert {"level", "over", "groups", "bounds"} <= set(intervals)
+    expected = {f"test/{name}": scores["intervals"][name] for name in ("uar", "ccc") if scores["intervals"][name]}
+    assert {name: intervals["bounds"][name] for name in expected} == expected
+
+
+def test_the_export_says_what_it_was_made_of(run: Path, manifest: Path, tmp_path: Path) -> None:
+    found = read_export(run / "export").provenance
+    assert {f"provenance.{name}" for name in found} <= set(documented())
+    assert found["data"]["index"] == ManifestSource(manifest).fingerprint
+    assert (found["data"]["name"], found["data"]["clips"]) == ("manifest.csv", 22)
+    assert found["data"]["splits"]["test"]["clips"] == 5
+    assert found["init"] is None
+    assert found["recipe"]["model"]["mixing"]["cutmix_alpha"] == 1.0
+    assert found["recipe"]["data"]["augmentation"]["rand_augment"]["operations"] == 4
+    assert str(manifest.parent) not in json.dumps(found)
+    assert hicmae_main(["export", str(run / "checkpoints" / "best.ckpt"), str(tmp_path / "out")]) == 0
+    assert read_pretraining(run / "checkpoints" / "best.ckpt") is None
+    again = read_export(tmp_path / "out")
+    assert again.targets is not None
+    assert again.targets.ranges == {"valence": (0.0, 1.0)}
+    assert again.provenance["recipe"] == found["recipe"]
+    assert again.sha256["model.safetensors"] == read_export(run / "export").sha256["model.safetensors"]
+
+
+def test_the_origin_of_a_start_is_its_hash_and_its_own_provenance(pretrained: Path, run: Path) -> None:
+    export = read_export(pretrained)
+    origin = weights_origin(pretrained)
+    assert origin == {
+        "name": "export", "sha256": export.sha256["model.safetensors"], "provenance": export.provenance
+    }  # fmt: skip
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert weights_origin(checkpoint) == {"name": "best.ckpt", "sha256": digest}
 
 
 # ---------------------------------------------------------------- test alone

@@ -18,6 +18,7 @@ def test_kinds_of_targets():
     ("fields", "message"),
     [
         (dict(), "a head needs classes, dimensions or both"),
+        (dict(dimensions=["valence"], ranges={"power": (0, 1)}), r"ranges are given for \['power'\]"),
         (dict(classes=["happy"]), "one class 'happy' leaves nothing to tell apart"),
         (dict(classes=["happy", "sad", "happy"]), r"names given twice: \['happy'\]"),
         (dict(dimensions=["valence", "valence"]), r"names given twice: \['valence'\]"),

@@ -15,11 +15,14 @@ import pytest
 import torch
 
 import hicmae
-from hicmae.checkpoint import read_backbone
+from hicmae.checkpoint import read_backbone, read_export, read_provenance
+from hicmae.cli import main as hicmae_main
+from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
 from pretrain.__main__ import main
 from pretrain.module import PretrainModule
 from tests.corpus import make_corpus
+from tests.test_exported import documented
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "pretrain").glob("*.yaml"))
 SMALL = {"image_size": 32, "width": 32, "heads": 2, "depth": 3, "fusion_depth": 1, "decoder_width": 16,
@@ -92,6 +95,27 @@ def test_the_export_is_the_trained_backbone_and_loads_in_three_lines(undisturbed
     trained = weights(undisturbed)
     assert all(torch.equal(v, trained[f"model.backbone.{k}"]) for k, v in backbone.state_dict().items())
     assert read_backbone(undisturbed / "checkpoints" / "last.ckpt").config == backbone.config
+
+
+def test_the_export_and_every_checkpoint_say_how_they_came_about(undisturbed, shards, tmp_path):
+    found = read_export(undisturbed / "export").provenance
+    assert {f"provenance.{name}" for name in found} <= set(documented())
+    assert (found["job"], found["steps"], found["epochs"], found["init"]) == ("pretrain", 12, 2, None)
+    assert found["data"] == {"name": "shards", "index": ShardSource([str(shards)]).fingerprint, "clips": 24}
+    recipe = found["recipe"]
+    assert recipe["model"]["optimizer"]["lr_per_256"] == 0.2
+    assert recipe["data"]["shards"] == ["shards"]
+    assert recipe["trainer"]["max_epochs"] == 2
+    assert str(shards.parent) not in json.dumps(found)
+    assert set(found["metrics"]) >= {"train/loss", "train/contrastive_loss"}
+    checkpoint = undisturbed / "checkpoints" / "last.ckpt"
+    of_checkpoint = read_provenance(checkpoint)
+    assert of_checkpoint == {"exported_from": "last.ckpt", **{k: v for k, v in found.items() if k != "metrics"}}
+    assert hicmae_main(["export", str(checkpoint), str(tmp_path / "out"), "--with-decoder"]) == 0
+    assert read_export(tmp_path / "out").provenance == of_checkpoint
+    model, _ = hicmae.load_pretraining(tmp_path / "out")
+    trained = weights(undisturbed)
+    assert all(torch.equal(v, trained[f"model.{k}"]) for k, v in model.state_dict().items())
 
 
 def test_a_run_stopped_in_mid_epoch_goes_on_exactly(undisturbed, shards, tmp_path):

@@ -66,6 +66,20 @@ def test_missing_modalities_are_none(tmp_path: Path) -> None:
     assert joined["log_mel"] is not None
 
 
+def test_what_the_model_does_not_take_is_left_out(film: Path, tmp_path: Path) -> None:
+    both = ClipTransform(SPEC)(film)
+    for own, other, name in (("video", "log_mel", "video"), ("audio", "video", "log_mel")):
+        found = ClipTransform(SPEC, modalities=[own])(film)
+        assert found[other] is None
+        assert torch.equal(found[name], both[name])
+    make_clip(tmp_path / "mute.mp4", size=(64, 64), with_audio=False)
+    with pytest.raises(DecodeError, match=r"mute\.mp4: the file has a picture but not sound, .* with sound alone"):
+        ClipTransform(SPEC, modalities=["audio"])(tmp_path / "mute.mp4")
+    make_clip(tmp_path / "voice.wav", with_video=False, container="wav", audio_codec="pcm_s16le")
+    with pytest.raises(DecodeError, match=r"voice\.wav: the file has sound but not a picture"):
+        ClipTransform(SPEC, modalities=["video"])(tmp_path / "voice.wav")
+
+
 def test_position_and_span_choose_the_window(film: Path) -> None:
     transform = ClipTransform(SPEC)
     early, late, span = transform(film, 0.0), transform(film, 1.0), transform(film, 0.0, span_s=(1.44, 4.0))

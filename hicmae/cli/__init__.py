@@ -18,7 +18,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "faces": ("hicmae.cli.faces", "cut the face out of each clip of a manifest"),
     "shards": ("hicmae.cli.shards", "pack a manifest's clips into WebDataset shards; inspect or verify them"),
     "export": ("hicmae.cli.export", "turn a training checkpoint into a folder that load_backbone reads"),
+    "convert": (
+        "hicmae.cli.convert",
+        "the authors' checkpoints to exported folders and back, every name accounted for",
+    ),
     "embed": ("hicmae.cli.embed", "features of video files, with an exported model"),
+    "predict": ("hicmae.cli.predict", "emotions of video files, window by window, with an exported recogniser"),
+    "serve": ("hicmae.cli.serve", "a page in the browser: drop a video on it, see its emotions over time"),
     "doctor": ("hicmae.cli.doctor", "check this machine: versions, devices, decoders, one clip, one step"),
 }
 

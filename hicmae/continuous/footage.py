@@ -21,7 +21,7 @@ from hicmae.config import InputSpec
 from hicmae.continuous.labels import MAX_MISMATCH
 from hicmae.media.clip import DecodeError
 from hicmae.media.container import Track, open_media
-from hicmae.media.probe import read_media_file
+from hicmae.media.large_file import load_media
 from hicmae.media.pyav_decoder import decode_frames
 from hicmae.media.sound import fill_sound
 from hicmae.media.square import SquareFrames
@@ -161,8 +161,7 @@ def open_footage(
 ) -> Iterator[Footage]:
     """Open the footage of a video.
 
-    The compressed file is held in memory while it is open (an hour of it may take a gigabyte); pictures and sound are
-    decoded as they are needed.
+    Pictures and sound are decoded as they are needed; a large file is not held in memory.
 
     Args:
         video: a media file; its frames give the time, its sound the sound.
@@ -179,7 +178,7 @@ def open_footage(
         track: Track | None = None
         sound: Track | PlainSound | None = None
         if video is not None:
-            data = read_media_file(video)
+            data = load_media(video)
             sound = plain_wav(data, spec.sample_rate_hz, name)
             if sound is None:
                 media = stack.enter_context(open_media(data, name))

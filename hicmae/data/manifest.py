@@ -106,7 +106,11 @@ def id_problem(clip_id: str) -> str | None:
 
 
 def read_manifest(
-    path: str | os.PathLike[str], *, known_labels: Sequence[str] | None = None, frames_folders: bool = False
+    path: str | os.PathLike[str],
+    *,
+    known_labels: Sequence[str] | None = None,
+    frames_folders: bool = False,
+    check_files: bool = True,
 ) -> Manifest:
     """Read a ``.csv`` or ``.parquet`` manifest and check every row and every media file it names.
 
@@ -114,6 +118,7 @@ def read_manifest(
         path: the manifest. Media paths in it are absolute, or relative to its folder.
         known_labels: further columns to accept as text labels.
         frames_folders: let ``video`` be a folder too, of pictures; ``hicmae prepare`` makes a file of them.
+        check_files: look at the media files; without, whoever reads them finds out what is missing.
 
     Raises:
         FileNotFoundError: there is no such manifest.
@@ -142,7 +147,8 @@ def read_manifest(
         row_numbers.append(number)
     if not clips and not problems:
         problems.append("no rows; a manifest needs one row a clip")
-    problems += _check_files(clips, row_numbers, frames_folders)
+    if check_files:
+        problems += _check_files(clips, row_numbers, frames_folders)
     if problems:
         raise ManifestError(path, sorted(problems, key=_row_of_problem))
     return Manifest(path=path, clips=tuple(clips), label_columns=tuple(labels))

@@ -15,8 +15,12 @@ def differences(file: Path, values: Mapping[str, Any]) -> str:
         ValueError: the file does not hold a JSON object.
     """
     try:
-        there = json.loads(file.read_text(encoding="utf-8"))
-        differing = {name: there.get(name) for name in values if there.get(name) != values[name]}
+        return differences_of(json.loads(file.read_text(encoding="utf-8")), values)
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{file}: damaged ({error}); remove {file.parent} and write again") from error
+
+
+def differences_of(there: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """The same for values that have been read."""
+    differing = {name: there.get(name) for name in values if there.get(name) != values[name]}
     return ", ".join(f"{name}: {old!r} there, {values[name]!r} now" for name, old in differing.items())

@@ -38,6 +38,17 @@ class ShardReader(Protocol):
         """``size`` bytes from ``offset``; fewer only where the file ends. ``OSError`` when they cannot be had."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipPlace:
+    """A clip as the index describes it."""
+
+    clip_id: str
+    roles: tuple[str, ...]
+    """Members in the shard: ``video``, ``audio``."""
+    span_s: tuple[float, float] | None
+    square: tuple[int, int, int] | None
+
+
 class ShardSource:
     """The clips of one or more shard folders, read by byte offset from their index.
 
@@ -191,9 +202,21 @@ class ShardSource:
             video=video,
             audio=audio,
             span_s=clips.span_s(row),
-            square=(clips.square(row) or folder.storage.square) if folder.storage.video == "original" else None,
+            square=folder.square(row),
             subject=clips.subject(row),
             labels=clips.labels(row),
+        )
+
+    def place(self, number: int) -> ClipPlace:
+        """Which members the clip has, and which part of them it is; touches no shard."""
+        dataset, row = self._locate(number)
+        folder = self._folders[dataset]
+        clips = folder.clips
+        return ClipPlace(
+            clip_id=clips.clip_id(row),
+            roles=tuple(role for role in ("video", "audio") if clips.place(row, role) is not None),
+            span_s=clips.span_s(row),
+            square=folder.square(row),
         )
 
     def _read_member(self, clips: ClipTable, row: int, role: str, tar: Path | str) -> bytes | None:
@@ -225,6 +248,10 @@ class _Folder:
     samples: tuple[int, ...]
     """Clips of each tar."""
     storage: StorageFormat
+
+    def square(self, row: int) -> tuple[int, int, int] | None:
+        """What a clip's decoder is to cut out; what was re-encoded has been cut already."""
+        return (self.clips.square(row) or self.storage.square) if self.storage.video == "original" else None
 
 
 def _remote_reader(url: str, cache: CacheSettings | None) -> RemoteReader:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,9 @@ from hicmae.faces.tracker import FaceTrack, FaceTracker
 from hicmae.media.clip import DecodeError
 from hicmae.media.container import open_media
 from hicmae.media.encode import LONGEST_TAIL_S, SAMPLE_RATE_HZ, whole_sound
+from hicmae.media.large_file import MediaData, load_media
 from hicmae.media.picture_writer import H264Writer
-from hicmae.media.probe import nothing_there, read_media_file
+from hicmae.media.probe import nothing_there
 from hicmae.media.pyav_decoder import decode_frames
 from hicmae.media.span import span_frames
 from hicmae.media.square import Frame, display_size
@@ -77,23 +79,49 @@ def write_tracked(
     clip: Clip, track: FaceTrack | FaceTracker, out: Path, *, size: int, region: Region | None
 ) -> FaceTrack:
     """``write_face_clip`` for those who want the track."""
-    name = str(clip.video or clip.clip_id)
     if clip.video is None:
         raise nothing_there(clip.clip_id, True)
+    square = clip.square if region is None else None
+    return write_square(
+        clip.video, clip.audio, track, out, span_s=clip.span_s, square=square, size=size, region=region,
+        name=str(clip.video),
+    )  # fmt: skip
+
+
+def write_square(
+    video: Path | MediaData,
+    audio: Path | MediaData | None,
+    track: FaceTrack | FaceTracker,
+    out: Path,
+    *,
+    span_s: tuple[float, float] | None,
+    square: tuple[int, int, int] | None,
+    size: int,
+    region: Region | None,
+    name: str,
+) -> FaceTrack:
+    """``write_face_clip`` for media files that are no clip of a manifest.
+
+    Args:
+        video, audio: files, or what is in them.
+        span_s: what to take of them.
+        square: where a tracker looks, in pixels; besides ``region``.
+        track, out, size, region: as there.
+        name: what errors call this clip.
+    """
     if size < 16 or size % 2:
         raise ValueError(f"size={size} must be even and at least 16 pixels, as H.264 wants it")
-    video = read_media_file(clip.video, name=name)
-    audio = read_media_file(clip.audio, name=str(clip.audio)) if clip.audio is not None else None
+    picture = load_media(video, name=name) if isinstance(video, Path) else video
+    sound = load_media(audio, name=str(audio)) if isinstance(audio, Path) else audio
     if isinstance(track, FaceTracker):
-        square = clip.square if region is None else None
-        track = track.track(video, span_s=clip.span_s, region=region, square=square, name=name)
+        track = track.track(picture, span_s=span_s, region=region, square=square, name=name)
     elif region is not None:
         raise ValueError(f"{name}: region is for a tracker that is still to look; this track has been made")
-    data = _encode(video, audio, clip.span_s, track, size, name)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        draft.write_bytes(data)
+        with draft.open("w+b") as file:
+            _encode(picture, sound, span_s, track, size, file, name)
         draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)
@@ -101,8 +129,14 @@ def write_tracked(
 
 
 def _encode(
-    video: bytes, audio: bytes | None, span_s: tuple[float, float] | None, track: FaceTrack, size: int, name: str
-) -> bytes:
+    video: MediaData,
+    audio: MediaData | None,
+    span_s: tuple[float, float] | None,
+    track: FaceTrack,
+    size: int,
+    file: BinaryIO,
+    name: str,
+) -> None:
     with ExitStack() as stack:
         media = stack.enter_context(open_media(video, name, sound=audio is None))
         sound = media.sound
@@ -117,12 +151,12 @@ def _encode(
         limit_s = span.last_s + LONGEST_TAIL_S if span_s is None else min(span_s[1], span.last_s + LONGEST_TAIL_S)
         waveform = whole_sound(sound, span.start_s, limit_s, name) if sound is not None else None
         writer = H264Writer(
-            span, size=size, waveform=waveform, rate_hz=SAMPLE_RATE_HZ, name=name, options=H264_OPTIONS
+            span, size=size, waveform=waveform, rate_hz=SAMPLE_RATE_HZ, name=name, options=H264_OPTIONS, file=file
         )  # fmt: skip
         moving = _MovingSquare(track, writer, size, media.picture.stream.sample_aspect_ratio)
         decode_frames(media.picture, track.numbers, moving, name)
         assert moving.delivered == len(track.numbers), (name, moving.delivered, len(track.numbers))
-        return writer.finish()
+        writer.close()
 
 
 class _MovingSquare:

@@ -194,25 +194,39 @@ class _Eye:
             self.change[place] = np.abs(thumb - self._thumb).mean()
         self._thumb = thumb
         if place % self.every == 0 or place == len(self.numbers) - 1 or self.change[place] >= _CUT_LEAST:
-            self.looks[place] = Look(place=place, boxes=tuple(self._detect(upright)))
+            boxes = detect_within(upright, self.detector, self.bounds, width, height)
+            self.looks[place] = Look(place=place, boxes=tuple(boxes))
 
-    def _detect(self, upright: Frame) -> list[FaceBox]:
-        top, left, bottom, right = self.bounds
-        down, along = upright.shape[0] / self.height, upright.shape[1] / self.width  # stored pixels per displayed one
-        part = upright[round(top * down) : round(bottom * down), round(left * along) : round(right * along)]
-        scale = min(1.0, LONGEST_SIDE / max(bottom - top, right - left))
-        wide, high = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-        small = np.ascontiguousarray(part)
-        if small.shape[:2] != (high, wide):
-            small = self._cv2.resize(small, (wide, high), interpolation=self._cv2.INTER_AREA)
-        per_x, per_y = (right - left) / wide, (bottom - top) / high
-        return [
-            FaceBox(
-                left=left + box.left * per_x,
-                top=top + box.top * per_y,
-                width=box.width * per_x,
-                height=box.height * per_y,
-                score=box.score,
-            )
-            for box in self.detector.detect(small)
-        ]
+
+def detect_within(upright: Frame, detector: FaceDetector, bounds: Bounds, width: int, height: int) -> list[FaceBox]:
+    """The faces in a part of a frame, which the detector sees scaled down to ``LONGEST_SIDE``.
+
+    Args:
+        upright: uint8 (H, W, 3), as stored but for the rotation, so perhaps with pixels that are not square.
+        detector: finds the faces.
+        bounds: the part, in pixels of the displayed picture.
+        width, height: of the displayed picture.
+
+    Returns:
+        Boxes in pixels of the displayed picture.
+    """
+    cv2 = need("cv2")
+    top, left, bottom, right = bounds
+    down, along = upright.shape[0] / height, upright.shape[1] / width  # stored pixels per displayed one
+    part = upright[round(top * down) : round(bottom * down), round(left * along) : round(right * along)]
+    scale = min(1.0, LONGEST_SIDE / max(bottom - top, right - left))
+    wide, high = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    small = np.ascontiguousarray(part)
+    if small.shape[:2] != (high, wide):
+        small = cv2.resize(small, (wide, high), interpolation=cv2.INTER_AREA)
+    per_x, per_y = (right - left) / wide, (bottom - top) / high
+    return [
+        FaceBox(
+            left=left + box.left * per_x,
+            top=top + box.top * per_y,
+            width=box.width * per_x,
+            height=box.height * per_y,
+            score=box.score,
+        )
+        for box in detector.detect(small)
+    ]

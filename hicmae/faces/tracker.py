@@ -17,7 +17,8 @@ from hicmae.faces.detector import FaceBox, FaceDetector, make_detector
 from hicmae.faces.look import Looks, Region, look_for_faces
 from hicmae.faces.smoothing import fit_in, smooth_squares
 from hicmae.media.container import open_media
-from hicmae.media.probe import nothing_there, read_media_file
+from hicmae.media.large_file import MediaData, load_media
+from hicmae.media.probe import nothing_there
 
 
 class FaceNotFoundError(ValueError):
@@ -50,8 +51,8 @@ class FaceTrack:
     width: int
     height: int
     """Of the displayed picture."""
-    looked: int
-    """Frames in which faces were looked for."""
+    looks: npt.NDArray[np.int64]
+    """Places in ``numbers`` of the frames in which faces were looked for, int64 (L,), ascending."""
     boxes: dict[int, FaceBox] = field(repr=False)
     """The face as it was found, by place in ``numbers``, in pixels of the displayed picture."""
     pieces: tuple[int, ...]
@@ -60,9 +61,23 @@ class FaceTrack:
     """Whether another face, about as large and as central, was seen at the same time."""
 
     @property
+    def looked(self) -> int:
+        """In how many frames faces were looked for."""
+        return len(self.looks)
+
+    @property
     def share(self) -> float:
         """In how many of the frames looked at the face was found, 0 to 1."""
         return len(self.boxes) / self.looked
+
+    def share_within(self, start_s: float, end_s: float) -> float:
+        """``share`` of the frames between two instants, in seconds on the file's clock; where none of them was looked
+        at, of the one looked at before and the one after."""
+        times = self.times_s[self.looks]
+        first, last = int(np.searchsorted(times, start_s)), int(np.searchsorted(times, end_s))
+        if first == last:
+            first, last = max(0, first - 1), last + 1
+        return float(np.mean([place in self.boxes for place in self.looks[first:last].tolist()]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +123,7 @@ class FaceTracker:
 
     def track(
         self,
-        video: bytes | Path,
+        video: MediaData | Path,
         *,
         span_s: tuple[float, float] | None = None,
         region: Region | None = None,
@@ -132,7 +147,7 @@ class FaceTracker:
         name = name or (str(video) if isinstance(video, Path) else "clip")
         check_region(region, square, name)
         detector = make_detector(self.detector, self.model) if isinstance(self.detector, str) else self.detector
-        data = read_media_file(video, name=name) if isinstance(video, Path) else video
+        data = load_media(video, name=name) if isinstance(video, Path) else video
         with open_media(data, name, sound=False) as media:
             if media.picture is None:
                 raise nothing_there(name, True)
@@ -170,7 +185,7 @@ class FaceTracker:
             squares=fit_in(smooth, looks.bounds, self.margin),
             width=looks.width,
             height=looks.height,
-            looked=len(looks.looks),
+            looks=np.array([look.place for look in looks.looks], dtype=np.int64),
             boxes=boxes,
             pieces=pieces,
             contested=contested,

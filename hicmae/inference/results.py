@@ -27,6 +27,19 @@ class WindowPrediction:
     """float32 (C,), sums to 1; ``None`` without a categorical target."""
     values: NDArray[np.float32] | None
     """float32 (K,); ``None`` without a dimensional target."""
+    blanked: tuple[Modality, ...] = ()
+    """What the window lacked and the recogniser was given black or silence for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A stretch of a file of which nothing is said."""
+
+    start_s: float
+    """On the file's clock, in seconds."""
+    end_s: float
+    reason: str
+    """``no_face``, ``no_video`` or ``no_audio``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +54,10 @@ class FilePrediction:
     """In order of time, at least one."""
     warnings: tuple[str, ...]
     """What the user ought to know: a picture that looks like no face crop, a file shorter than a window, ..."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Windows that were not given to the recogniser, in order of time."""
+    model: str = ""
+    """What the recogniser is called: the name of its folder."""
 
     @property
     def probabilities(self) -> NDArray[np.float32] | None:

@@ -1,4 +1,4 @@
-"""Opening media bytes safely, and reading their packets once.
+"""Opening media safely, and reading their packets: once where they fit into memory, else again as they are needed.
 
 FFmpeg is never left to guess the format: some text formats (playlists, concat scripts) open other files and
 addresses. The container is recognised here by its first bytes, named to FFmpeg, and checked for completeness,
@@ -7,9 +7,10 @@ because FFmpeg reads a file that was cut short without complaint up to the cut.
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NoReturn
@@ -20,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.packet import Packet
 from av.video.stream import VideoStream
 
 from hicmae.media.clip import DecodeError
+from hicmae.media.large_file import LargeFile, MediaData
 from hicmae.media.mp4_boxes import FETCH_AGAIN, check_boxes, truncated
+from hicmae.media.packets import NO_STAMP, HeldPackets, Packets, RereadPackets, real_packets
 
 MAX_PIXELS = 8192 * 4320
 """Largest picture that is decoded; a few bytes can claim a picture that fills the memory."""
@@ -39,7 +41,7 @@ _REENCODE = "re-encode it, for example: ffmpeg -i FILE -c:v libx264 -c:a aac NEW
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp")
 
 
-def sniff(data: bytes, name: str) -> str:
+def sniff(data: MediaData, name: str) -> str:
     """FFmpeg's name of the container, from the first bytes.
 
     Raises:
@@ -74,7 +76,7 @@ class Track:
     """The packets of one stream, in decoding order."""
 
     stream: Any
-    packets: list[Packet[Any]]
+    packets: Packets
     pts: npt.NDArray[np.int64]
     """Presentation time of every packet, in ticks."""
     kept: npt.NDArray[np.int64]
@@ -95,7 +97,7 @@ class Track:
     @property
     def end_s(self) -> float:
         """End of the last packet presented, in seconds."""
-        seconds = float((self.packets[int(self.kept[-1])].duration or 0) * self.tick)
+        seconds = float(self.packets.duration(int(self.kept[-1])) * self.tick)
         if not seconds and len(self.kept) > 1:
             seconds = float(np.median(np.diff(self.times_s)))
         if not seconds and self.stream.type == "video" and self.stream.average_rate:
@@ -113,8 +115,8 @@ class Media:
 
 
 @contextmanager
-def open_media(data: bytes, name: str, *, picture: bool = True, sound: bool = True) -> Iterator[Media]:
-    """Open a file held in memory and read all packets of the wanted streams in one pass.
+def open_media(data: MediaData, name: str, *, picture: bool = True, sound: bool = True) -> Iterator[Media]:
+    """Open a file and read all packets of the wanted streams in one pass. Those of a ``LargeFile`` are not kept.
 
     Raises:
         DecodeError: when the file is empty, of no known container, cut short, unreadable, or absurdly large.
@@ -126,44 +128,63 @@ def open_media(data: bytes, name: str, *, picture: bool = True, sound: bool = Tr
         _check_riff(data, name)
     elif container_name == "matroska":
         _check_segment(data, name)
+    reopen = functools.partial(_open_container, data, container_name, name)
+    with ExitStack() as stack:
+
+        def new_packets(stream: int) -> HeldPackets | RereadPackets:
+            if not isinstance(data, LargeFile):
+                return HeldPackets()
+            packets = RereadPackets(reopen, stream, name)
+            stack.callback(packets.close)
+            return packets
+
+        container = reopen()
+        stack.callback(container.close)
+        yield _read_packets(container, name, container_name, new_packets, picture=picture, sound=sound)
+
+
+def _open_container(data: MediaData, container_name: str, name: str) -> InputContainer:
     options = {"max_pixels": str(MAX_PIXELS), "threads": "1"}
     if container_name == "mp4":
         # The index tells all; other containers need a look at the first frames, which costs two milliseconds.
         options |= {"skip_frame": "all", "probesize": "32"}
     try:
-        container = av.open(
-            io.BytesIO(data),
+        return av.open(
+            data.reader() if isinstance(data, LargeFile) else io.BytesIO(data),
             mode="r",
             format=container_name,
             options=options,
             io_open=_refuse_to_open,
             metadata_errors="replace",
         )
+    except DecodeError:
+        raise
     except (av.error.FFmpegError, ValueError, OverflowError) as error:
         raise DecodeError(
             name, "unreadable", f"the {container_name} file cannot be opened: {error}", FETCH_AGAIN
         ) from None
-    try:
-        yield _read_packets(container, name, container_name, picture=picture, sound=sound)
-    finally:
-        container.close()
 
 
 def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
     raise PermissionError(f"a media file asked to open {url!r}")
 
 
-def _read_packets(container: InputContainer, name: str, container_name: str, *, picture: bool, sound: bool) -> Media:
+def _read_packets(
+    container: InputContainer,
+    name: str,
+    container_name: str,
+    new_packets: Callable[[int], HeldPackets | RereadPackets],
+    *,
+    picture: bool,
+    sound: bool,
+) -> Media:
     video = _picture_stream(container, name) if picture else None
     audio = _sound_stream(container, name) if sound else None
     wanted = [stream for stream in (video, audio) if stream is not None]
-    packets: dict[int, list[Packet[Any]]] = {stream.index: [] for stream in wanted}
+    packets = {stream.index: new_packets(stream.index) for stream in wanted}
     count = 0
     try:
-        # Without streams, demux() would read them all.
-        for packet in container.demux(wanted) if wanted else ():
-            if packet.dts is None and packet.pts is None and not packet.size:
-                continue  # PyAV's own end marks
+        for packet in real_packets(container, wanted):
             if packet.is_corrupt:
                 raise truncated(name, f"packet {len(packets[packet.stream_index])} is incomplete")
             packets[packet.stream_index].append(packet)
@@ -184,25 +205,23 @@ def _read_packets(container: InputContainer, name: str, container_name: str, *, 
     )
 
 
-def _track(
-    stream: VideoStream | AudioStream, packets: list[Packet[Any]], container_name: str, name: str
-) -> Track | None:
+def _track(stream: VideoStream | AudioStream, packets: Packets, container_name: str, name: str) -> Track | None:
     """None for a stream without a packet to present: a header alone is no picture and no sound."""
     tick = stream.time_base
-    shown = [position for position, packet in enumerate(packets) if not packet.is_discard]
+    shown = packets.shown()
     if not shown or tick is None:
         return None
     # AVI stores one time per packet, in decoding order; FFmpeg's guess at the presentation times comes late.
     avi_picture = container_name == "avi" and stream.type == "video"
     counted = avi_picture and isinstance(stream, VideoStream) and bool(stream.has_b_frames)
-    stamps = [packet.dts if counted else packet.pts for packet in packets]
-    if any(stamp is None for stamp in stamps) or (avi_picture and any(packet.dts is None for packet in packets)):
+    dts = packets.stamps("dts") if avi_picture else None
+    pts = packets.stamps("pts") if dts is None or not counted else dts
+    if (pts == NO_STAMP).any() or (dts is not None and (dts == NO_STAMP).any()):
         found = f"its {stream.type} packets have no presentation times"
         raise DecodeError(name, "no_timestamps", found, _REENCODE)
-    pts = np.array(stamps, dtype=np.int64)
     kept = np.array(shown, dtype=np.int64)
     kept = kept[np.argsort(pts[kept], kind="stable")]
-    shown_at = np.array([packets[position].dts for position in kept]) if avi_picture else pts[kept]
+    shown_at = pts[kept] if dts is None else dts[kept]
     times_s = shown_at * tick.numerator / tick.denominator
     if times_s[-1] - times_s[0] > MAX_SECONDS:
         found = f"its {stream.type} covers {times_s[-1] - times_s[0]:.0f} s, over {MAX_SECONDS:.0f} s"
@@ -241,14 +260,14 @@ def _sound_stream(container: InputContainer, name: str) -> AudioStream | None:
     return stream
 
 
-def _check_riff(data: bytes, name: str) -> None:
+def _check_riff(data: MediaData, name: str) -> None:
     declared = int.from_bytes(data[4:8], "little")
     # Writers that stream leave 0 or the largest number as a placeholder.
     if 0 < declared < 0xFFFFFFFF and declared + 8 > len(data) + 1:
         raise truncated(name, f"{len(data)} bytes of the {declared + 8} that its header declares")
 
 
-def _check_segment(data: bytes, name: str) -> None:
+def _check_segment(data: MediaData, name: str) -> None:
     """Matroska: the EBML header is followed by one segment, whose size may be unknown (all ones)."""
     position, known, length = 4, *_ebml_size(data, 4)[1:]
     position = _ebml_size(data, position)[0] + length
@@ -259,7 +278,7 @@ def _check_segment(data: bytes, name: str) -> None:
         raise truncated(name, f"{len(data)} bytes of the {position + length} that its header declares")
 
 
-def _ebml_size(data: bytes, position: int) -> tuple[int, bool, int]:
+def _ebml_size(data: MediaData, position: int) -> tuple[int, bool, int]:
     """An EBML variable-length size: (position after it, whether it is known, the size)."""
     first = data[position] if position < len(data) else 0
     if not first:

@@ -1,4 +1,4 @@
-"""Clips from bytes: windows of frames, and the sound from the same instants.
+"""Clips from media files: windows of frames, and the sound from the same instants.
 
 ``decode_windows``, and ``decode_clip`` for one window, are the one way in which pictures and sound enter the library.
 Formats are known by their first bytes. PyAV does the work by default (it measured fastest, and reports damage); decord
@@ -7,9 +7,10 @@ is offered for the frames and must give the same ones; JPEG frames and plain WAV
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from hicmae.media.container import Track, open_media
 from hicmae.media.decord_decoder import decode_frames_with_decord
 from hicmae.media.frames_file import FramesFile, is_frames_file, read_frames
 from hicmae.media.jpeg_decoder import decode_jpegs
+from hicmae.media.large_file import MediaData, in_memory, load_media
 from hicmae.media.probe import nothing_there, probe, read_media_file
 from hicmae.media.pyav_decoder import decode_frames, decode_raw_frames
 from hicmae.media.sound import fill_sound
@@ -32,9 +34,12 @@ __all__ = [
     "DecodedClip",
     "Decoder",
     "MediaInfo",
+    "OpenClip",
     "PixelFormat",
     "decode_clip",
     "decode_windows",
+    "load_media",
+    "open_clip",
     "probe",
     "read_media_file",
 ]
@@ -45,8 +50,8 @@ Sound = Track | PlainSound
 
 
 def decode_clip(
-    video: bytes | None,
-    audio: bytes | None = None,
+    video: MediaData | None,
+    audio: MediaData | None = None,
     *,
     spec: InputSpec,
     position: float = 0.5,
@@ -75,8 +80,8 @@ def decode_clip(
 
 
 def decode_windows(
-    video: bytes | None,
-    audio: bytes | None = None,
+    video: MediaData | None,
+    audio: MediaData | None = None,
     *,
     spec: InputSpec,
     positions: Sequence[float],
@@ -96,7 +101,8 @@ def decode_windows(
     with zeros. Frames become squares of ``spec.image_size``, upright.
 
     Args:
-        video: a media file that may hold picture and sound, or a file of JPEG frames (``frames_file``).
+        video: a media file that may hold picture and sound, or a file of JPEG frames (``frames_file``): its bytes, or
+            what ``load_media`` makes of a large one.
         audio: a sound file on the same clock, which replaces the sound of ``video``.
         positions: which windows of the clip, each from 0 (earliest) to 1 (latest).
         span_s: use only these seconds (start, end) of the file.
@@ -112,47 +118,146 @@ def decode_windows(
         DecodeError: the media cannot be decoded; ``reason`` says why, in a word. Slots hold anything then.
         ValueError: contradictory arguments, or decord wanted but not installed.
     """
-    _check(video, audio, positions, span_s, decoder, pixels, name)
-    if slots is None:
-        frame = frame_shape(spec.image_size, pixels)
-        slots = [
-            ClipSlot(
-                video=np.empty((spec.num_frames, *frame), dtype=np.uint8),
-                waveform=np.empty(spec.audio_samples, dtype=np.int16),
-            )
-            for _ in positions
-        ]
+    _check(video, audio, span_s, decoder, pixels, name)
     with ExitStack() as stack:
-        picture, sound = _open(stack, video, audio, spec, name)
-        if picture is None and (require_video or sound is None):
-            raise nothing_there(name, sound is not None)
-        if picture is not None:
-            windows = [_window(picture, spec, position, span_s, name) for position in positions]
-            _fill(slots, picture, windows, video or b"", square, decoder, pixels, name)
+        clip = _open(stack, video, audio, spec, name, span_s=span_s, square=square, decoder=decoder, pixels=pixels)
+        if clip.picture is None and (require_video or clip.sound is None):
+            raise nothing_there(name, clip.sound is not None)
+        return clip.decode(positions, slots=slots)
+
+
+@contextmanager
+def open_clip(
+    video: MediaData | None,
+    audio: MediaData | None = None,
+    *,
+    spec: InputSpec,
+    span_s: tuple[float, float] | None = None,
+    square: Square | None = None,
+    name: str,
+) -> Iterator[OpenClip]:
+    """Open a clip whose windows are decoded a few at a time, as in ``decode_windows``.
+
+    Args:
+        video, audio, spec, span_s, square, name: as there.
+
+    Raises:
+        DecodeError: the media cannot be read, or hold nothing.
+    """
+    _check(video, audio, span_s, "auto", "rgb24", name)
+    with ExitStack() as stack:
+        clip = _open(stack, video, audio, spec, name, span_s=span_s, square=square)
+        if clip.picture is None and clip.sound is None:
+            raise nothing_there(name, False)
+        yield clip
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenClip:
+    """A clip of which windows can be decoded; at least one of ``picture`` and ``sound`` is there."""
+
+    picture: Picture | None
+    sound: Sound | None
+    spec: InputSpec
+    name: str
+    span_s: tuple[float, float] | None = None
+    square: Square | None = None
+    decoder: Decoder = "auto"
+    pixels: PixelFormat = "rgb24"
+    data: MediaData = b""
+    """The media file, for decord alone."""
+
+    @property
+    def limits_s(self) -> tuple[float, float]:
+        """Where the clip begins and ends, on the file's clock, in seconds: of the picture, or of the sound where there
+        is none.
+
+        Raises:
+            DecodeError: ``span_outside``.
+        """
+        if self.picture is not None:
+            begin, end = float(self.picture.times_s[0]), self.picture.end_s
         else:
-            assert sound is not None
-            windows = [_sound_window(sound, spec, position, span_s, name) for position in positions]
+            assert self.sound is not None
+            # AAC's priming packet is stamped before the sound begins.
+            begin, end = max(0.0, self.sound.begin_s), self.sound.end_s
+        low, high = (begin, end) if self.span_s is None else (max(begin, self.span_s[0]), min(end, self.span_s[1]))
+        if high <= low:
+            raise _outside(self.name, self.span_s, begin, end)
+        return low, high
+
+    def decode(
+        self,
+        positions: Sequence[float],
+        *,
+        slots: Sequence[ClipSlot] | None = None,
+        picture: bool = True,
+        sound: bool = True,
+    ) -> list[DecodedClip]:
+        """Windows of the clip, as ``decode_windows`` gives them.
+
+        Args:
+            positions, slots: as there.
+            picture, sound: whether to decode it; what is not wanted counts as missing, and does not move the windows.
+
+        Raises:
+            DecodeError: damaged picture or sound.
+            ValueError: a position outside 0 to 1.
+        """
+        for position in positions:
+            if not 0.0 <= position <= 1.0:
+                raise ValueError(f"{self.name}: position={position} must lie within 0 and 1")
+        spec = self.spec
+        if slots is None:
+            frame = frame_shape(spec.image_size, self.pixels)
+            slots = [
+                ClipSlot(
+                    video=np.empty((spec.num_frames, *frame), dtype=np.uint8),
+                    waveform=np.empty(spec.audio_samples, dtype=np.int16),
+                )
+                for _ in positions
+            ]
+        windows = [self._window(position) for position in positions]
+        shown = self.picture if picture else None
+        if shown is not None:
+            _fill(slots, shown, windows, self.data, self.square, self.decoder, self.pixels, self.name)
+        else:
             for slot in slots:
-                fill_black(slot.video, pixels)
-        reaches = [_hear(sound, slot, window, spec, name) for slot, window in zip(slots, windows, strict=True)]
-    return [
-        DecodedClip(
-            video=slot.video,
-            waveform=slot.waveform,
-            has_video=picture is not None,
-            has_audio=reach > 0,
-            start_s=window.start_s,
-            frame_times_s=np.full(spec.num_frames, np.nan) if picture is None else picture.times_s[window.frames],
-            sound_samples=reach,
+                fill_black(slot.video, self.pixels)
+        heard = self.sound if sound else None
+        reaches = [_hear(heard, slot, window, spec, self.name) for slot, window in zip(slots, windows, strict=True)]
+        return [
+            DecodedClip(
+                video=slot.video,
+                waveform=slot.waveform,
+                has_video=shown is not None,
+                has_audio=reach > 0,
+                start_s=window.start_s,
+                frame_times_s=np.full(spec.num_frames, np.nan) if shown is None else shown.times_s[window.frames],
+                sound_samples=reach,
+            )
+            for slot, window, reach in zip(slots, windows, reaches, strict=True)
+        ]
+
+    def _window(self, position: float) -> Window:
+        begin, finish = self.limits_s
+        if self.picture is not None:
+            window = choose_window(
+                self.picture.times_s, self.picture.end_s, self.spec, position=position, span_s=self.span_s
+            )
+            assert window is not None  # as the span does not lie outside
+            return window
+        start_s = begin + position * max(0.0, finish - begin - self.spec.window_seconds)
+        return Window(
+            start_s=start_s,
+            frames=np.zeros(0, dtype=np.int64),
+            sound_end_s=None if self.span_s is None else self.span_s[1],
         )
-        for slot, window, reach in zip(slots, windows, reaches, strict=True)
-    ]
 
 
 def _check(
-    video: bytes | None,
-    audio: bytes | None,
-    positions: Sequence[float],
+    video: MediaData | None,
+    audio: MediaData | None,
     span_s: tuple[float, float] | None,
     decoder: Decoder,
     pixels: PixelFormat,
@@ -160,9 +265,6 @@ def _check(
 ) -> None:
     if video is None and audio is None:
         raise ValueError(f"{name}: neither video nor audio given")
-    for position in positions:
-        if not 0.0 <= position <= 1.0:
-            raise ValueError(f"{name}: position={position} must lie within 0 and 1")
     if span_s is not None and not span_s[0] < span_s[1]:
         raise ValueError(f"{name}: the span {span_s} must start before it ends (seconds)")
     if decoder not in ("auto", "pyav", "decord"):
@@ -172,13 +274,13 @@ def _check(
 
 
 def _open(
-    stack: ExitStack, video: bytes | None, audio: bytes | None, spec: InputSpec, name: str
-) -> tuple[Picture | None, Sound | None]:
+    stack: ExitStack, video: MediaData | None, audio: MediaData | None, spec: InputSpec, name: str, **settings: Any
+) -> OpenClip:
     """Picture and sound; FFmpeg is asked where nothing simpler will do."""
     picture: Picture | None = None
     sound: Sound | None = None
     if video is not None and is_frames_file(video):
-        picture = read_frames(video, name)
+        picture = read_frames(in_memory(video), name)
     elif video is not None and (audio is not None or (sound := plain_wav(video, spec.sample_rate_hz, name)) is None):
         media = stack.enter_context(open_media(video, name, sound=audio is None))
         picture, sound = media.picture, media.sound
@@ -190,31 +292,7 @@ def _open(
             # A picture file may be silent; a file given for its sound may not.
             found = f"the sound file beside it ({len(audio)} bytes) holds no sound"
             raise DecodeError(name, "no_audio_stream", found, "give a file with sound, or leave the sound file out")
-    return picture, sound
-
-
-def _window(
-    picture: Picture, spec: InputSpec, position: float, span_s: tuple[float, float] | None, name: str
-) -> Window:
-    times, end_s = picture.times_s, picture.end_s
-    window = choose_window(times, end_s, spec, position=position, span_s=span_s)
-    if window is None:
-        raise _outside(name, span_s, float(times[0]), end_s)
-    return window
-
-
-def _sound_window(
-    sound: Sound, spec: InputSpec, position: float, span_s: tuple[float, float] | None, name: str
-) -> Window:
-    # AAC's priming packet is stamped before the sound begins.
-    begin, finish = max(0.0, sound.begin_s), sound.end_s
-    low, high = (begin, finish) if span_s is None else (max(begin, span_s[0]), min(finish, span_s[1]))
-    if high <= low:
-        raise _outside(name, span_s, begin, finish)
-    start_s = low + position * max(0.0, high - low - spec.window_seconds)
-    return Window(
-        start_s=start_s, frames=np.zeros(0, dtype=np.int64), sound_end_s=None if span_s is None else span_s[1]
-    )
+    return OpenClip(picture=picture, sound=sound, spec=spec, name=name, data=video or b"", **settings)
 
 
 def _outside(name: str, span_s: tuple[float, float] | None, begin: float, end: float) -> DecodeError:
@@ -230,7 +308,7 @@ def _fill(
     slots: Sequence[ClipSlot],
     picture: Picture,
     windows: Sequence[Window],
-    data: bytes,
+    data: MediaData,
     square: Square | None,
     decoder: Decoder,
     pixels: PixelFormat,

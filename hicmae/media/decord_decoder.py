@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from hicmae.media.clip import DecodeError
 from hicmae.media.container import Track
+from hicmae.media.large_file import LargeFile, MediaData
 from hicmae.media.pyav_decoder import Deliver
 
 
 def decode_frames_with_decord(
-    data: bytes, track: Track, frames: npt.NDArray[np.int64], deliver: Deliver, name: str
+    data: MediaData, track: Track, frames: npt.NDArray[np.int64], deliver: Deliver, name: str
 ) -> None:
     """The same frames as ``pyav_decoder.decode_frames`` gives, from the same (complete) file.
 
@@ -37,12 +38,12 @@ def decode_frames_with_decord(
         raise _unsupported(name, "an AVI file with reordered frames has no presentation times to go by")
     if len(track.kept) != len(track.packets):
         raise _unsupported(name, "an edit list hides some of its frames, which decord would show")
-    keys = np.array([packet.is_keyframe for packet in track.packets])
+    keys = track.packets.keys_until(len(track.packets) - 1)
     earliest_to_come = np.minimum.accumulate(track.pts[::-1])[::-1]
     if (earliest_to_come < track.pts)[keys].any():
         raise _unsupported(name, "its groups of pictures are open: some frames lean on a key frame after them")
     try:
-        reader = decord.VideoReader(io.BytesIO(data), num_threads=1)
+        reader = decord.VideoReader(str(data.path) if isinstance(data, LargeFile) else io.BytesIO(data), num_threads=1)
         if len(reader) != len(track.kept):
             raise _unsupported(name, f"decord counts {len(reader)} frames, the file holds {len(track.kept)}")
         starts = np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0].astype(np.float64)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hicmae.media.clip import DecodeError
+from hicmae.media.large_file import MediaData
 
 MAGIC = b"HCMFRM01"
 _HEAD = struct.Struct("<8sIHHId")  # magic, frames, width, height, zero, end_s: 28 bytes
@@ -43,7 +44,7 @@ class FramesFile:
         return self.data[int(self.offsets[number]) : int(self.offsets[number + 1])]
 
 
-def is_frames_file(data: bytes | memoryview) -> bool:
+def is_frames_file(data: MediaData | memoryview) -> bool:
     """Whether bytes begin as this layout does."""
     return bytes(data[: len(MAGIC)]) == MAGIC
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hicmae.media.clip import DecodeError
+from hicmae.media.large_file import MediaData
 
 FETCH_AGAIN = "fetch or export the file again, or drop it from the manifest"
 
@@ -27,7 +28,7 @@ _LETTERS = frozenset(range(32, 127)) | {0xA9}
 """Bytes of a box's type; 0xA9 begins some of QuickTime's own."""
 
 
-def check_boxes(data: bytes, name: str) -> None:
+def check_boxes(data: MediaData, name: str) -> None:
     """Every box must be whole, the index (moov) must be there, and each of its tracks must hold what a track needs.
 
     Raises:
@@ -47,7 +48,7 @@ def truncated(name: str, found: str) -> DecodeError:
     return DecodeError(name, "truncated", f"the file was cut short: {found}", FETCH_AGAIN)
 
 
-def _check_inside(data: bytes, kind: bytes, begin: int, end: int, name: str) -> None:
+def _check_inside(data: MediaData, kind: bytes, begin: int, end: int, name: str) -> None:
     seen = set()
     for child, child_begin, child_end in _boxes(data, begin, end, name, within=kind):
         seen.add(child)
@@ -58,7 +59,7 @@ def _check_inside(data: bytes, kind: bytes, begin: int, end: int, name: str) -> 
             raise _damaged(name, f"box {_text(kind)} at byte {begin} has no {_text(group[0])}")
 
 
-def _boxes(data: bytes, position: int, end: int, name: str, *, within: bytes) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(data: MediaData, position: int, end: int, name: str, *, within: bytes) -> Iterator[tuple[bytes, int, int]]:
     """(type, begin of the body, end of the body) of each box; ``within`` is the box they lie in, empty for the file."""
     while position + 8 <= end:
         length, header = int.from_bytes(data[position : position + 4], "big"), 8

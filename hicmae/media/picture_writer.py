@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -46,7 +46,8 @@ class H264Writer:
     extension = "mp4"
 
     def __init__(self, span: SpanFrames, *, size: int, waveform: npt.NDArray[np.int16] | None, rate_hz: int,
-                 name: str, options: Mapping[str, str] = H264_OPTIONS) -> None:  # fmt: skip
+                 name: str, options: Mapping[str, str] = H264_OPTIONS,
+                 file: BinaryIO | None = None) -> None:  # fmt: skip
         """Args:
         span: the frames to come.
         size: side of the squares, even.
@@ -54,15 +55,18 @@ class H264Writer:
         rate_hz: its sample rate.
         name: what errors call this clip.
         options: of the encoder; frames must come out in the order they go in.
+        file: where the mp4 goes, from its begin on; None keeps it in memory.
         """
+        self._file = io.BytesIO() if file is None else file
         self.span, self.size, self.waveform, self.rate_hz, self.name = span, size, waveform, rate_hz, name
         self._options = dict(options)
         self._durations = np.diff(span.ticks, append=span.end_ticks).tolist()
 
     def begin(self) -> None:
         """Start, or start again."""
-        self._buffer = io.BytesIO()
-        self._output: Any = av.open(self._buffer, "w", format="mp4")
+        self._file.seek(0)
+        self._file.truncate()
+        self._output: Any = av.open(self._file, "w", format="mp4")
         rate = Fraction(len(self.span.ticks) / self.span.end_s).limit_denominator(1001)
         stream = self._output.add_stream("libx264", rate=max(Fraction(1), rate), options=self._options)
         stream.width = stream.height = self.size
@@ -85,7 +89,13 @@ class H264Writer:
         self._keep(self._stream.encode(picture))
 
     def finish(self) -> bytes:
-        """The mp4."""
+        """The mp4, which was kept in memory."""
+        self.close()
+        assert isinstance(self._file, io.BytesIO), "the mp4 went into a file"
+        return self._file.getvalue()
+
+    def close(self) -> None:
+        """Write what is still to be written."""
         self._keep(self._stream.encode(None))
         for packet, ticks in zip(self._packets, self._durations, strict=True):
             packet.duration = ticks
@@ -94,7 +104,6 @@ class H264Writer:
         for packet in sorted(self._packets, key=lambda packet: packet.dts * packet.time_base):
             self._output.mux(packet)
         self._output.close()
-        return self._buffer.getvalue()
 
     def _keep(self, packets: list[Any]) -> None:
         self._packets += packets

@@ -10,17 +10,18 @@ from hicmae.media.clip import DecodeError, MediaInfo
 from hicmae.media.container import open_media
 from hicmae.media.frames_file import is_frames_file, read_frames
 from hicmae.media.jpeg_decoder import decode_jpeg
+from hicmae.media.large_file import MediaData, in_memory, load_media
 from hicmae.media.pyav_decoder import decode_frames
 from hicmae.media.square import display_size
 
 
-def probe(source: bytes | Path, *, name: str) -> MediaInfo:
+def probe(source: MediaData | Path, *, name: str) -> MediaInfo:
     """What a media file holds. Reads every packet and decodes one frame, so a damaged file is found out.
 
     Raises:
         DecodeError: as ``decode_clip``; ``missing_file`` for a path that cannot be read.
     """
-    data = read_media_file(source, name=name) if isinstance(source, Path) else source
+    data = load_media(source, name=name) if isinstance(source, Path) else source
     if is_frames_file(data):
         return _frames_info(data, name)
     with open_media(data, name) as media:
@@ -56,16 +57,9 @@ def probe(source: bytes | Path, *, name: str) -> MediaInfo:
 
 
 def read_media_file(path: Path, *, name: str | None = None) -> bytes:
-    """The bytes of a file; ``DecodeError`` (``missing_file``) where it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DecodeError(
-            name or str(path),
-            "missing_file",
-            f"{path} cannot be read: {error.strerror}",
-            "check the path and its permissions (paths in a manifest are relative to the manifest)",
-        ) from None
+    """The bytes of a file, however large; ``DecodeError`` (``missing_file``) where it cannot be read."""
+    data = load_media(path, name=name)
+    return data if isinstance(data, bytes) else data[:]
 
 
 def nothing_there(name: str, has_sound: bool) -> DecodeError:
@@ -76,8 +70,8 @@ def nothing_there(name: str, has_sound: bool) -> DecodeError:
     return DecodeError(name, "no_streams", "the file has neither frames nor sound", "drop it from the manifest")
 
 
-def _frames_info(data: bytes, name: str) -> MediaInfo:
-    file = read_frames(data, name)
+def _frames_info(data: MediaData, name: str) -> MediaInfo:
+    file = read_frames(in_memory(data), name)
     decode_jpeg(file, 0, name)
     duration_s = file.end_s - float(file.times_s[0])
     return MediaInfo(

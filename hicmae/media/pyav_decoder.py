@@ -87,7 +87,7 @@ def _stretches(track: Track, frames: npt.NDArray[np.int64]) -> list[tuple[int, i
     """Packets to decode, as (first, last, number of the frame by its time stamp): a key frame after the last packet
     of a stretch begins another, so that what lies between two distant windows is not decoded."""
     positions = track.kept[frames].tolist()
-    keys = [position for position in range(1, max(positions) + 1) if track.packets[position].is_keyframe]
+    keys = track.packets.keys_until(max(positions))
     stretches: list[tuple[int, int, dict[int, int]]] = []
     for number, position in zip(frames.tolist(), positions, strict=True):
         key = _key_before(track, keys, position)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hicmae.media.clip import DecodeError
+from hicmae.media.large_file import LargeFile, MediaData
 
 _PCM = 1
 
@@ -17,7 +18,7 @@ class PlainSound:
     """Sound that lies in memory as it is wanted: one channel, 16 bits, at the wanted rate, from 0 s."""
 
     waveform: npt.NDArray[np.int16]
-    """int16 (samples,): a view of the file's bytes."""
+    """int16 (samples,): a view of the file's bytes, in memory or on the disk."""
     rate_hz: int
 
     @property
@@ -45,7 +46,7 @@ class PlainSound:
         return end
 
 
-def plain_wav(data: bytes, rate_hz: int, name: str) -> PlainSound | None:
+def plain_wav(data: MediaData, rate_hz: int, name: str) -> PlainSound | None:
     """The sound of a WAV file of 16-bit PCM, mono, at ``rate_hz``; None for any other file, which is for FFmpeg.
 
     Raises:
@@ -68,8 +69,10 @@ def plain_wav(data: bytes, rate_hz: int, name: str) -> PlainSound | None:
             f"the file was cut short: {len(data) - 44} of {size} bytes of sound are there",
             "fetch or export the file again, or drop it from the manifest",
         )
+    if isinstance(data, LargeFile):
+        return PlainSound(waveform=data.mapped(44).view("<i2"), rate_hz=rate)
     return PlainSound(waveform=np.frombuffer(data, "<i2", offset=44), rate_hz=rate)
 
 
-def _number(data: bytes, offset: int, size: int) -> int:
+def _number(data: MediaData, offset: int, size: int) -> int:
     return int.from_bytes(data[offset : offset + size], "little")

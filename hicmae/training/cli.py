@@ -24,6 +24,7 @@ from hicmae.training.checkpoint_io import AtomicCheckpointIO, CheckpointNotWritt
 from hicmae.training.data_report import DataReport
 from hicmae.training.epoch_length import EpochLength
 from hicmae.training.monitor import TrainingMonitor
+from hicmae.training.provenance import RunProvenance
 from hicmae.training.resume import RunIsFinishedError, choose_start
 from hicmae.training.resume_points import ResumePoints
 from hicmae.training.status import NonFiniteLossError, StepStatus
@@ -98,7 +99,7 @@ class JobCLI(LightningCLI):
 
 def standard_callbacks() -> list[Any]:
     """Callbacks of every job."""
-    return [TrainingMonitor(), DataReport(), StepStatus(), EpochLength()]
+    return [TrainingMonitor(), DataReport(), StepStatus(), EpochLength(), RunProvenance()]
 
 
 def default_loggers(root: Path, *, wandb: str, project: str) -> list[Logger]:

@@ -1,0 +1,153 @@
+"""What ``config.json`` of an exported folder says: schema 2, and schema 1 as it was written before. docs/export.md
+describes every field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hicmae import __version__
+from hicmae.backbone import MODALITIES, Modality, known_modalities
+from hicmae.config import InputSpec, ModelConfig
+from hicmae.heads import Targets
+from hicmae.pretraining import Objective
+
+SCHEMA = 2
+Kind = Literal["backbone", "recognizer"]
+KINDS: tuple[Kind, ...] = ("backbone", "recognizer")
+WEIGHTS, DECODER = "model.safetensors", "decoder.safetensors"
+
+FIELDS: dict[str, tuple[type, ...]] = {
+    "schema": (int,),
+    "hicmae": (str,),
+    "kind": (str,),
+    "model": (dict,),
+    "input": (dict,),
+    "modalities": (list,),
+    "targets": (dict, type(None)),
+    "decoder": (dict, type(None)),
+    "parameters": (int,),
+    "sha256": (dict,),
+    "provenance": (dict,),
+}
+"""Names and types at the top of schema 2; all are there, and no others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What ``config.json`` of an exported folder says."""
+
+    kind: Kind
+    config: ModelConfig
+    spec: InputSpec
+    modalities: tuple[Modality, ...] = MODALITIES
+    """Modalities that the model was trained with."""
+    targets: Targets | None = None
+    """What a recogniser predicts; ``None`` for a backbone."""
+    objective: Objective | None = None
+    """What the decoder was trained for; ``None`` where the folder holds none."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """How the model came about: job, data, recipe, metrics. Plain JSON values."""
+    sha256: dict[str, str] = field(default_factory=dict)
+    """Digest of every other file of the folder, by name."""
+
+    def to_settings(self, parameters: int) -> dict[str, Any]:
+        """The content of ``config.json``, for a model of so many parameters (the decoder's are not counted)."""
+        targets = self.targets
+        return {
+            "schema": SCHEMA,
+            "hicmae": __version__,
+            "kind": self.kind,
+            "model": self.config.to_dict(),
+            "input": self.spec.to_dict(),
+            "modalities": list(self.modalities),
+            "targets": None if targets is None else {
+                "classes": list(targets.classes),
+                "dimensions": list(targets.dimensions),
+                "ranges": {name: list(both) for name, both in targets.ranges.items()},
+            },
+            "decoder": None if self.objective is None else {"objective": asdict(self.objective)},
+            "parameters": parameters,
+            "sha256": dict(self.sha256),
+            "provenance": self.provenance,
+        }  # fmt: skip
+
+
+def export_from_settings(settings: Any, path: Path) -> Export:
+    """The content of ``config.json``, checked.
+
+    Args:
+        settings: what JSON gave.
+        path: the file, for messages.
+
+    Raises:
+        ValueError: no export configuration, a newer schema (with what to do), or values that make no sense.
+    """
+    schema = settings.get("schema") if isinstance(settings, Mapping) else None
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise ValueError(f"{path} is no export configuration: it has no number under 'schema'")
+    if schema > SCHEMA:
+        raise ValueError(
+            f"{path} has export schema {schema}, and this hicmae {__version__} reads up to {SCHEMA}; update hicmae "
+            f"(the folder was written by {settings.get('hicmae', 'a newer one')}), or ask whoever made the folder for "
+            f"an export by hicmae {__version__}"
+        )
+    if schema == 1:
+        settings = _from_schema_1(settings, path)
+    _check_fields(settings, path)
+    try:
+        targets, decoder = settings["targets"], settings["decoder"]
+        export = Export(
+            kind=settings["kind"],
+            config=ModelConfig.from_dict(settings["model"]),
+            spec=InputSpec.from_dict(settings["input"]),
+            modalities=known_modalities(settings["modalities"]),
+            targets=None if targets is None else Targets(**targets),
+            objective=None if decoder is None else Objective(**decoder["objective"]),
+            provenance=settings["provenance"],
+            sha256=settings["sha256"],
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is no export configuration: {error!r}; copy the folder again") from error
+    _check_meaning(export, path)
+    return export
+
+
+def _from_schema_1(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Schema 1 had classes and dimensions at the top, no ranges, no decoder, and the digest of the weights alone."""
+    try:
+        classes, dimensions = settings["classes"], settings["dimensions"]
+    except KeyError as error:
+        raise ValueError(f"{path} is no export configuration: it has no {error}; copy the folder again") from error
+    rest = {name: value for name, value in settings.items() if name not in ("classes", "dimensions")}
+    targets = {"classes": classes, "dimensions": dimensions} if classes or dimensions else None
+    return {**rest, "targets": targets, "decoder": None}
+
+
+def _check_fields(settings: Mapping[str, Any], path: Path) -> None:
+    problems = [f"has no {name!r}" for name in FIELDS if name not in settings]
+    problems += [f"has {name!r}, which this schema has not" for name in settings if name not in FIELDS]
+    problems += [
+        f"has {type(settings[name]).__name__} under {name!r}"
+        for name, types in FIELDS.items()
+        if name in settings and not isinstance(settings[name], types)
+    ]
+    if problems:
+        raise ValueError(f"{path} is no export configuration: it {'; it '.join(problems)}; copy the folder again")
+
+
+def _check_meaning(export: Export, path: Path) -> None:
+    problems = []
+    if export.kind not in KINDS:
+        problems.append(f"kind is {export.kind!r}, which is none of {', '.join(KINDS)}")
+    elif (export.kind == "recognizer") != (export.targets is not None):
+        problems.append(f"a {export.kind} {'without' if export.targets is None else 'with'} targets")
+    needed = {WEIGHTS} | ({DECODER} if export.objective is not None else set())
+    if missing := sorted(needed - set(export.sha256)):
+        problems.append(f"no sha256 of {', '.join(missing)}")
+    if paths := sorted(name for name in export.sha256 if Path(name).name != name):
+        problems.append(f"{', '.join(paths)} is no name of a file in this folder")
+    if problems:
+        raise ValueError(f"{path} contradicts itself: {'; '.join(problems)}; copy the folder again")

@@ -1,0 +1,148 @@
+"""``from_pretrained``, ``save_pretrained`` and ``push_to_hub`` of the models, by huggingface_hub's mixin.
+
+What they read and write is the exported folder of ``hicmae.exported``, on this disk or in a repository of a model hub.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from huggingface_hub import ModelHubMixin, snapshot_download
+
+from hicmae.config import InputSpec, ModelConfig
+
+if TYPE_CHECKING:  # these import the models
+    from hicmae.backbone import Modality
+    from hicmae.exported import Export
+    from hicmae.transform import ClipTransform
+
+_DOWNLOAD = frozenset(["revision", "token", "cache_dir", "force_download", "local_files_only"])
+
+
+class HubModel(ModelHubMixin):
+    """A model that is saved as an exported folder."""
+
+    kind: ClassVar[Literal["backbone", "recognizer", "pretraining"]]
+    config: ModelConfig
+    modalities: tuple[Modality, ...]
+    spec: InputSpec | None = None
+    """The input that it was trained on; ``None``: the paper's timing at the size of ``config``."""
+    origin: Export | None = None
+    """What the folder said that the model was loaded from."""
+
+    @property
+    def transform(self) -> ClipTransform:
+        """From a path or bytes of a media file to this model's inputs."""
+        from hicmae.transform import ClipTransform
+
+        return ClipTransform(self._spec, modalities=self.modalities)
+
+    def came_from(self, export: Export) -> None:
+        """Remember the folder that the model was loaded from."""
+        self.spec, self.origin = export.spec, export
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **download: Any) -> Self:
+        """The model of an exported folder, in evaluation mode; ``model.transform`` feeds it.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or a repository of a model hub (``owner/name``).
+            download: ``revision``, ``token``, ``cache_dir``, ``force_download``, ``local_files_only``, as
+                huggingface_hub has them.
+
+        Raises:
+            FileNotFoundError, ValueError: as ``load_backbone``, ``load_recognizer`` and ``load_pretraining``.
+        """
+        if unknown := sorted(set(download) - _DOWNLOAD):
+            raise TypeError(
+                f"from_pretrained got {unknown}; beside the name it takes {sorted(_DOWNLOAD)}: the folder says the rest"
+            )
+        name = Path(pretrained_model_name_or_path)
+        if not name.is_dir() and (name.is_absolute() or len(name.parts) > 2):  # the name of no repository
+            raise FileNotFoundError(f"no exported folder at {name}")
+        return super().from_pretrained(pretrained_model_name_or_path, **download)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        **model_kwargs: Any,  # fields of config.json by the mixin's guess
+    ) -> Self:
+        from hicmae import exported
+
+        directory = model_id
+        if not Path(model_id).is_dir():
+            directory = snapshot_download(
+                model_id,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+                allow_patterns=list(exported.FILES),
+            )
+        load: Any = getattr(exported, f"load_{cls.kind}")
+        return load(directory)[0]
+
+    def save_pretrained(self, save_directory: str | Path, **settings: Any) -> str | None:
+        """Write an exported folder (of a ``HiCMAE``, with its decoder); one that is there is replaced.
+
+        Where the weights are those that were loaded, their provenance is kept; where they changed, it becomes that of
+        what they are derived from.
+
+        Args:
+            save_directory: the folder.
+            settings: ``push_to_hub``, ``repo_id`` and others, as huggingface_hub has them.
+
+        Raises:
+            ValueError: the folder exists and is no export.
+        """
+        from hicmae.exported import refuse_foreign
+
+        refuse_foreign(Path(save_directory))
+        return super().save_pretrained(save_directory, **settings)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from hicmae.exported import CONFIG, FILES
+
+        with tempfile.TemporaryDirectory(dir=save_directory, prefix=".draft-") as name:
+            draft = self._draft(Path(name) / "export")
+            for file in sorted(FILES, key=CONFIG.__eq__):  # the configuration last: with it, the folder is whole
+                if (draft / file).exists():
+                    (draft / file).replace(save_directory / file)
+                else:
+                    (save_directory / file).unlink(missing_ok=True)
+
+    def _draft(self, directory: Path) -> Path:
+        from hicmae.exported import read_export, save_export
+
+        def save(provenance: dict[str, Any]) -> Path:
+            model: Any = self
+            pretraining = self.kind == "pretraining"
+            return save_export(
+                directory,
+                model.backbone if pretraining else model,
+                spec=self._spec,
+                provenance=provenance,
+                decoder=model if pretraining else None,
+            )
+
+        if self.origin is None:
+            return save({})
+        save(self.origin.provenance)
+        weights = {name: digest for name, digest in read_export(directory).sha256.items() if name != "README.md"}
+        if weights != {name: digest for name, digest in self.origin.sha256.items() if name in weights}:
+            save({"derived_from": {"sha256": self.origin.sha256, **self.origin.provenance}})
+        return directory
+
+    @property
+    def _spec(self) -> InputSpec:
+        return self.spec or InputSpec.for_model(self.config)
