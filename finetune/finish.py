@@ -94,8 +94,6 @@ def finish_training(
         "checkpoint": labelled(f"{chosen.name}, after {chosen.step} steps", data.protocol.label),
         "protocol": data.protocol.to_dict(),
     }
-    if about["distillation"] is not None:
-        provenance["distillation"] = about["distillation"]
     export = save_export(export_directory(root), module.model, spec=module.spec, provenance=provenance)
     logger.info("exported the recogniser (%s checkpoint) to %s", chosen.name, export)
 
@@ -173,6 +171,7 @@ def _selected_on(trainer: Trainer) -> str:
 
 
 def _about(module: FinetuneModule, data: FinetuneData, benchmark: str | None) -> dict[str, Any]:
+    distilled = module.distilled_from()
     return {
         "protocol": data.protocol.label,
         "benchmark": benchmark,
@@ -180,7 +179,8 @@ def _about(module: FinetuneModule, data: FinetuneData, benchmark: str | None) ->
         "test_fold": data.protocol.test_fold,
         "other_classes_left_out": data.dropped,
         "init": str(module.init) if module.init else "random weights",
-        "distillation": module.distilled_from(),
+        "teacher": None if distilled is None else str(module.teacher_path or distilled["teacher"]["name"]),
+        "distillation": distilled,
         "modalities": list(module.modalities),
         "columns": list(module.labels.classes),
         "classes": list(module.targets.classes),

@@ -65,7 +65,7 @@ def collect_folds(folders: Mapping[int, Path], missing: Mapping[int, str]) -> di
     each = {name: {fold: one[name] for fold, one in folds.items()} for name in names}
     return {
         "about": {name: first.get(name) for name in _SHARED}
-        | {"distillation": _distillation([content["about"].get("distillation") for content in contents.values()])}
+        | _teachers({fold: content["about"] for fold, content in contents.items()})
         | {"folds": len(folders) + len(missing)},
         "complete": not missing,
         "missing": {str(fold): why for fold, why in sorted(missing.items())},
@@ -76,14 +76,15 @@ def collect_folds(folders: Mapping[int, Path], missing: Mapping[int, str]) -> di
     }
 
 
-def _distillation(each: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """What the folds say of their teachers; where each had its own, what they share, and the paths."""
-    first = each[0]
-    if first is None or all(one == first for one in each):
-        return first
-    teachers = [one["teacher"] for one in each if one is not None]
-    shared = {name: value for name, value in teachers[0].items() if all(one[name] == value for one in teachers)}
-    return first | {"teacher": shared | {"path": ", ".join(one["path"] for one in teachers)}}
+def _teachers(about: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Who taught the folds, each maybe by another; ``None`` where nobody did."""
+    taught = {fold: one["distillation"] for fold, one in about.items() if one.get("distillation")}
+    if not taught:
+        return {"teacher": None, "distillation": None}
+    names = dict.fromkeys(about[fold]["teacher"] for fold in taught)
+    shared = {name: value for name, value in next(iter(taught.values())).items() if name != "teacher"}
+    teachers = {str(fold): one["teacher"] for fold, one in taught.items()}
+    return {"teacher": ", ".join(names), "distillation": shared | {"teachers": teachers}}
 
 
 def pooled_scores(table: pd.DataFrame, classes: tuple[str, ...], dimensions: tuple[str, ...]) -> dict[str, Any]:

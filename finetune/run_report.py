@@ -86,8 +86,8 @@ def model_sentence(about: Mapping[str, Any]) -> str:
     """What the model was given, and what it started from."""
     withheld = about.get("test_without")
     without = f", of which the test withheld {withheld}" if withheld else ""
-    distilled = about.get("distillation")
-    taught = f" Taught by {distilled['teacher']['path']}, weight {distilled['weight']:g}." if distilled else ""
+    teacher = about.get("teacher")
+    taught = f" Taught by {teacher}, weight {about['distillation']['weight']:g}." if teacher else ""
     return f"Modalities: {' + '.join(about['modalities'])}{without}. Start: {about['init']}.{taught}"
 
 

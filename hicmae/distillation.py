@@ -152,7 +152,7 @@ class Teacher:
         """Plain values for an export's ``config.json``."""
         targets = self.recognizer.targets
         return {
-            "path": self.name,
+            "name": Path(self.name).name,  # its folder says nothing elsewhere, and may be no one's business
             "sha256": self.sha256,
             "classes": list(targets.classes),
             "dimensions": list(targets.dimensions),

@@ -13,12 +13,12 @@ import torch
 import yaml
 
 from finetune.__main__ import main
-from finetune.fold_results import _distillation
+from finetune.fold_results import _teachers
 from finetune.lesson import Lesson
 from finetune.module import FinetuneModule
 from hicmae.backbone import Backbone, Modality
 from hicmae.benchmarks import card
-from hicmae.checkpoint import read_export, save_export
+from hicmae.checkpoint import read_export, read_provenance, save_export
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.batch import ClipBatch
 from hicmae.data.manifest import read_manifest, write_manifest
@@ -235,7 +235,9 @@ def test_the_export_says_who_taught_it_and_holds_the_student_alone(run: Path, te
     assert export.targets == Targets(classes=EMOTIONS, dimensions=("valence",))
     assert export.spec.image_size == 32
     assert set(weights(run / "checkpoints" / "last.ckpt")) == set(module().state_dict())
-    assert "Taught by" in (run / "report.md").read_text()
+    assert f"Taught by {teacher}, weight 0.7." in (run / "report.md").read_text()
+    assert str(teacher.parent) not in (run / "export" / "config.json").read_text()
+    assert read_provenance(run / "checkpoints" / "last.ckpt")["distillation"] == distilled
     assert "sha256" in (run / "export" / "README.md").read_text()
 
 
@@ -319,11 +321,15 @@ def test_each_fold_has_its_own_teacher_and_one_that_knows_other_folds_is_refused
 
 
 def test_folds_name_their_teachers() -> None:
-    taught = [{"teacher": {"path": f"fold{i}", "sha256": str(i), "classes": ["a", "b"]}, "weight": 0.5} for i in (1, 2)]
-    assert _distillation([None, None]) is None
-    assert _distillation([taught[0], taught[0]]) == taught[0]
-    both = {"teacher": {"classes": ["a", "b"], "path": "fold1, fold2"}, "weight": 0.5}
-    assert _distillation(taught) == both
+    about = {
+        fold: {"teacher": f"runs/fold{fold}", "distillation": {"teacher": {"sha256": f"{fold}f"}, "weight": 0.5}}
+        for fold in (1, 2)
+    }
+    found = _teachers(about)
+    assert found["teacher"] == "runs/fold1, runs/fold2"
+    assert found["distillation"] == {"weight": 0.5, "teachers": {"1": {"sha256": "1f"}, "2": {"sha256": "2f"}}}
+    assert _teachers({1: about[1], 2: about[1]})["teacher"] == "runs/fold1"
+    assert _teachers({1: {"teacher": None}}) == {"teacher": None, "distillation": None}
 
 
 def test_a_checkpoint_of_fine_tuning_teaches_too(run: Path) -> None:
