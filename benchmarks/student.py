@@ -48,6 +48,8 @@ STUDENT = {
 }  # fmt: skip
 TEACHER_EPOCHS, STUDENT_EPOCHS = 40, 6
 RESAMPLES = 2000
+CHECKPOINTS = ("best", "last")
+"""Best on 64 validation clips, which is mostly chance; and last."""
 HOP_S = 0.5
 
 
@@ -69,7 +71,7 @@ def train(root: Path, epochs: tuple[int, int]) -> dict[str, Any]:
         "teacher": scores(teacher),
         "alone": {seed: scores(root / f"alone_{seed}") for seed in SEEDS},
         "taught": {seed: scores(root / f"taught_{seed}") for seed in SEEDS},
-        "difference_of_uar": difference(root),
+        "difference_of_uar": {checkpoint: difference(root, checkpoint) for checkpoint in CHECKPOINTS},
     }
 
 
@@ -92,66 +94,65 @@ def fit(manifest: Path, out: Path, architecture: dict[str, Any], epochs: int, *m
 
 
 def scores(run: Path) -> dict[str, Any]:
-    """Test scores of the checkpoint that was best on validation."""
-    test = json.loads((run / "metrics.json").read_text())["best"]["test"]
+    """Test scores of both checkpoints."""
+    metrics = json.loads((run / "metrics.json").read_text())
     config = json.loads((run / "export" / "config.json").read_text())
-    return {
-        "uar": test["uar"],
-        "interval": test["intervals"]["uar"],
-        "clips": test["clips"],
-        "parameters": config["parameters"],
-    }
+    tests = {checkpoint: metrics[checkpoint]["test"] for checkpoint in CHECKPOINTS}
+    found = {name: {"uar": test["uar"], "interval": test["intervals"]["uar"]} for name, test in tests.items()}
+    return {**found, "clips": tests["last"]["clips"], "parameters": config["parameters"]}
 
 
-def difference(root: Path) -> dict[str, Any]:
+def difference(root: Path, checkpoint: str) -> dict[str, Any]:
     """UAR with teacher minus without, mean over the seeds; interval by drawing test speakers, the same for both."""
-    tables = {
-        (kind, seed): best_test(root / f"{kind}_{seed}") for kind in ("alone", "taught") for seed in SEEDS
-    }  # fmt: skip
-    first = next(iter(tables.values()))
-    subjects = sorted(set(first["subject"]))
+    subjects = sorted(set(predictions(root / "alone_0", checkpoint)["subject"]))
     rng = np.random.default_rng(0)
-    draws = [subjects, *(rng.choice(subjects, len(subjects)) for _ in range(RESAMPLES))]
-    found = []
-    for drawn in draws:
-        each = {}
-        for key, table in tables.items():
-            by_subject = dict(iter(table.groupby("subject")))
-            each[key] = uar(pd.concat([by_subject[name] for name in drawn]))
-        found.append(np.mean([each["taught", seed] - each["alone", seed] for seed in SEEDS]))
-    return {"mean": float(found[0]), "interval": np.quantile(found[1:], [0.025, 0.975]).tolist()}
+    drawn = rng.integers(len(subjects), size=(RESAMPLES, len(subjects)))
+    times = np.stack([np.bincount(one, minlength=len(subjects)) for one in drawn])
+    times = np.concatenate([np.ones((1, len(subjects))), times])  # (R + 1, speakers); first, everyone once
+    gaps = [
+        uar(predictions(root / f"taught_{seed}", checkpoint), subjects, times)
+        - uar(predictions(root / f"alone_{seed}", checkpoint), subjects, times)
+        for seed in SEEDS
+    ]
+    found = np.mean(gaps, axis=0)
+    return {"mean": float(found[0]), "interval": np.nanquantile(found[1:], [0.025, 0.975]).tolist()}
 
 
-def best_test(run: Path) -> pd.DataFrame:
-    """Predictions of the best checkpoint on the test."""
+def predictions(run: Path, checkpoint: str) -> pd.DataFrame:
+    """What a checkpoint says of the test clips."""
     table = pd.read_parquet(run / "predictions.parquet")
-    table = table[(table["checkpoint"] == "best") & (table["split"] == "test")]
-    return pd.DataFrame(
-        {"subject": table["subject"], "label": table["label"], "hit": table["label"] == table["predicted"]}
-    )
+    table = table[(table["checkpoint"] == checkpoint) & (table["split"] == "test")]
+    hit = table["label"] == table["predicted"]
+    return pd.DataFrame({"subject": table["subject"], "label": table["label"], "hit": hit})
 
 
-def uar(table: pd.DataFrame) -> float:
-    """Mean over classes of the share of clips recognised."""
-    return float(table.groupby("label")["hit"].mean().mean())
+def uar(table: pd.DataFrame, subjects: list[str], times: np.ndarray) -> np.ndarray:
+    """Mean over classes of the share of clips recognised, where each speaker counts so many times: (R, speakers) to
+    (R,)."""
+    cells = table.groupby(["subject", "label"])["hit"]
+    hits, clips = (each.unstack(fill_value=0).loc[subjects].to_numpy() for each in (cells.sum(), cells.count()))
+    return (times @ hits / (times @ clips)).mean(axis=1)
 
 
 def train_table(result: dict[str, Any]) -> str:
     """Markdown of ``train``."""
-    lines = ["| | parameters | UAR on the synthetic test |", "|---|---|---|"]
+    lines = ["| UAR on the synthetic test | parameters | best on validation | last |", "|---|---|---|---|"]
     rows = [("teacher", result["teacher"])]
     rows += [(f"student {kind}, seed {seed}", result[kind][seed]) for kind in ("alone", "taught") for seed in SEEDS]
     for name, row in rows:
-        low, high = row["interval"]
-        lines.append(f"| {name} | {row['parameters'] / 1e6:.2f} M | {row['uar']:.3f} [{low:.3f}, {high:.3f}] |")
-    means = {kind: statistics.mean(result[kind][seed]["uar"] for seed in SEEDS) for kind in ("alone", "taught")}
-    gap = result["difference_of_uar"]
-    lines += [
-        "",
-        f"Mean over {len(SEEDS)} seeds: taught {means['taught']:.3f}, alone {means['alone']:.3f}; difference "
-        f"{gap['mean']:+.3f} [{gap['interval'][0]:+.3f}, {gap['interval'][1]:+.3f}]. Guessing: 0.125.",
-    ]
+        cells = [f"{row[one]['uar']:.3f} {_bounds(row[one]['interval'])}" for one in CHECKPOINTS]
+        lines.append(f"| {name} | {row['parameters'] / 1e6:.2f} M | {' | '.join(cells)} |")
+    for kind in ("alone", "taught"):
+        means = [statistics.mean(result[kind][seed][one]["uar"] for seed in SEEDS) for one in CHECKPOINTS]
+        lines.append(f"| student {kind}, mean | | {' | '.join(f'{mean:.3f}' for mean in means)} |")
+    gaps = [result["difference_of_uar"][one] for one in CHECKPOINTS]
+    shown = [f"{gap['mean']:+.3f} {_bounds(gap['interval'], '+')}" for gap in gaps]
+    lines.append(f"| taught - alone | | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
+
+
+def _bounds(interval: list[float], sign: str = "") -> str:
+    return f"[{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]"
 
 
 # ---------------------------------------------------------------- speed
