@@ -1,4 +1,4 @@
-"""Scores as text: names and units as papers give them, and the published results they are held against."""
+"""Scores as tables, and the published results they are held against."""
 
 from __future__ import annotations
 
@@ -8,18 +8,12 @@ from finetune.evaluation import is_score
 from finetune.protocol import PAPER_PROTOCOL
 from hicmae.benchmarks.card import Card
 from hicmae.data.labels import LabelSpec
+from hicmae.score_text import score_title, show, show_interval
 
-_TITLES = {
-    "uar": "UAR",
-    "war": "WAR",
-    "macro_f1": "macro F1",
-    "weighted_f1": "weighted F1",
-    "ccc": "CCC",
-    "pcc": "PCC",
-    "mae": "MAE",
-    "rmse": "RMSE",
-}
-_PERCENT = ("uar", "war", "macro_f1", "weighted_f1")
+__all__ = [
+    "check_benchmark", "headline_scores", "markdown_table", "published_lines", "score_title", "show", "show_interval",
+]  # fmt: skip
+
 _ERRORS = ("mae", "rmse")  # in units of the target; shown where a card asks for them
 _COST_OF_CHOOSING = (
     "Choosing the epoch on the test fold alone is worth points: 2.7 on MAFW and 3.0 on MSP-IMPROV in the published "
@@ -33,28 +27,6 @@ _OURS = {
     "the end: it may be held against results that were chosen in the same way. A result that was chosen on the test "
     "fold is higher at the same quality; to compare with it, run again with data.paper_protocol=true.",
 }
-
-
-def score_title(name: str) -> str:
-    """``ccc_valence`` is shown as CCC valence, ``uar`` as UAR (%)."""
-    for score, title in _TITLES.items():
-        if name == score:
-            return title + (" (%)" if score in _PERCENT else "")
-        if name.startswith(f"{score}_"):
-            return f"{title} {name.removeprefix(f'{score}_')}"
-    return name
-
-
-def show(name: str, value: float | None) -> str:
-    """A score with the digits that papers give: shares as percent, coefficients as they are."""
-    if value is None:
-        return "-"
-    return f"{100 * value:.2f}" if name in _PERCENT else f"{value:.4f}"
-
-
-def show_interval(name: str, bounds: Sequence[float] | None) -> str:
-    """Lower to upper bound."""
-    return "-" if bounds is None else f"{show(name, bounds[0])} to {show(name, bounds[1])}"
 
 
 def headline_scores(found: Iterable[str], card: Card | None) -> list[str]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +63,10 @@ def curve(root: Path) -> dict[int, tuple[float, float, float]]:
     return {int(row["step"]): tuple(float(row[name]) for name in names) for row in lines(root)}
 
 
+def record(root: Path) -> dict[str, Any]:
+    return json.loads((root / "run.json").read_text())
+
+
 def weights(root: Path) -> dict[str, torch.Tensor]:
     return torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
@@ -83,6 +88,9 @@ def test_a_run_leaves_checkpoint_export_figures_and_log(undisturbed):
     for name in ("train/loss", "lr", "grad_norm", "clips_per_s", "data_wait_percent", "skipped_clips", "epoch"):
         assert row[name], name
     assert float(row["clips_seen"]) == 48
+    assert record(undisturbed) | {"state": "finished", "reason": "", "steps": 12, "steps_planned": 12} == record(
+        undisturbed
+    )
 
 
 def test_the_audio_loss_falls_from_epoch_to_epoch(undisturbed):
@@ -142,6 +150,7 @@ def test_sigterm_to_all_processes_saves_and_the_run_goes_on_exactly(undisturbed,
     said = process.stderr.read()
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
     assert "go on with --ckpt_path auto" in said
+    assert (record(tmp_path)["state"], record(tmp_path)["reason"]) == ("stopped", "StopRequestedError")
     assert max(curve(tmp_path)) < 12
     assert main(arguments(shards, tmp_path, "--ckpt_path=auto")) == 0
     assert curve(tmp_path) == curve(undisturbed)

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "embed": ("hicmae.cli.embed", "features of video files, with an exported model"),
     "predict": ("hicmae.cli.predict", "emotions of video files, window by window, with an exported recogniser"),
     "serve": ("hicmae.cli.serve", "a page in the browser: drop a video on it, see its emotions over time"),
+    "report": ("hicmae.cli.report", "one self-contained HTML page about a training run"),
     "doctor": ("hicmae.cli.doctor", "check this machine: versions, devices, decoders, one clip, one step"),
 }
 

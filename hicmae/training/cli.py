@@ -27,6 +27,7 @@ from hicmae.training.monitor import TrainingMonitor
 from hicmae.training.provenance import RunProvenance
 from hicmae.training.resume import RunIsFinishedError, choose_start
 from hicmae.training.resume_points import ResumePoints
+from hicmae.training.run_record import RunRecord
 from hicmae.training.status import NonFiniteLossError, StepStatus
 from hicmae.user_errors import explains_itself
 
@@ -99,7 +100,7 @@ class JobCLI(LightningCLI):
 
 def standard_callbacks() -> list[Any]:
     """Callbacks of every job."""
-    return [TrainingMonitor(), DataReport(), StepStatus(), EpochLength(), RunProvenance()]
+    return [TrainingMonitor(), DataReport(), StepStatus(), EpochLength(), RunProvenance(), RunRecord()]
 
 
 def default_loggers(root: Path, *, wandb: str, project: str) -> list[Logger]:

@@ -1,0 +1,1 @@
+"""One page about a run: ``hicmae report``. A file for each section of it; ``run.py`` reads what a run left behind."""
