@@ -29,6 +29,7 @@ from hicmae import __version__
 from hicmae.backbone import Backbone
 from hicmae.config import PRESETS, InputSpec, ModelConfig
 from hicmae.data.synthetic.corpus import CorpusSettings, plan_clips, render_clip, write_corpus, write_mp4
+from hicmae.data.synthetic.emotions import EMOTIONS
 from hicmae.heads import categorical
 from hicmae.media.decode import decode_clip
 from hicmae.recognition import EmotionRecognizer
@@ -98,7 +99,10 @@ def scores(run: Path) -> dict[str, Any]:
     metrics = json.loads((run / "metrics.json").read_text())
     config = json.loads((run / "export" / "config.json").read_text())
     tests = {checkpoint: metrics[checkpoint]["test"] for checkpoint in CHECKPOINTS}
-    found = {name: {"uar": test["uar"], "interval": test["intervals"]["uar"]} for name, test in tests.items()}
+    found = {
+        name: {"uar": test["uar"], "interval": test["intervals"]["uar"], "arousal_told_apart": told_apart(run, name)}
+        for name, test in tests.items()
+    }
     return {**found, "clips": tests["last"]["clips"], "parameters": config["parameters"]}
 
 
@@ -122,8 +126,14 @@ def predictions(run: Path, checkpoint: str) -> pd.DataFrame:
     """What a checkpoint says of the test clips."""
     table = pd.read_parquet(run / "predictions.parquet")
     table = table[(table["checkpoint"] == checkpoint) & (table["split"] == "test")]
-    hit = table["label"] == table["predicted"]
-    return pd.DataFrame({"subject": table["subject"], "label": table["label"], "hit": hit})
+    return table.assign(hit=table["label"] == table["predicted"])
+
+
+def told_apart(run: Path, checkpoint: str) -> float:
+    """Share of test clips whose class is taken for one of the same arousal; guessing: 0.5."""
+    aroused = [name for name, emotion in EMOTIONS.items() if emotion.arousal > 0]
+    table = predictions(run, checkpoint)
+    return float((table["label"].isin(aroused) == table["predicted"].isin(aroused)).mean())
 
 
 def uar(table: pd.DataFrame, subjects: list[str], times: np.ndarray) -> np.ndarray:
