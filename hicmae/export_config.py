@@ -86,6 +86,11 @@ def export_from_settings(settings: Any, path: Path) -> Export:
         ValueError: no export configuration, a newer schema (with what to do), or values that make no sense.
     """
     schema = settings.get("schema") if isinstance(settings, Mapping) else None
+    if isinstance(settings, Mapping) and settings.get("format", "safetensors") != "safetensors":
+        raise ValueError(
+            f"{path.parent} is an export as {settings['format']}, which the README.md in it says how to run; for this "
+            "library export the checkpoint as safetensors"
+        )
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
         raise ValueError(f"{path} is no export configuration: it has no number under 'schema'")
     if schema > SCHEMA:

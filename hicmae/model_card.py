@@ -32,11 +32,14 @@ def model_card(settings: Mapping[str, Any]) -> str:
         _summary(settings),
         _three_lines(settings),
         _input(settings),
-        _results(settings["provenance"]),
-        _making(settings["provenance"]),
-        _LIMITS,
+        origin_and_limits(settings["provenance"]),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def origin_and_limits(provenance: Mapping[str, Any]) -> str:
+    """What a card says in any format: results, how the model was made, what it is for."""
+    return "\n".join(part for part in (_results(provenance), _making(provenance), _LIMITS) if part)
 
 
 def _front_matter(settings: Mapping[str, Any]) -> str:

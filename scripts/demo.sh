@@ -51,6 +51,7 @@ probabilities = model(**transform(clip)).logits.softmax(-1)[0]
 best = int(probabilities.argmax())
 print(f"reloaded: {clip.name} looks and sounds {model.targets.classes[best]} (p = {probabilities[best]:.2f})")
 PYTHON
+rm -f "$out/embeddings.parquet"  # of another model, which embed would not replace
 hicmae embed "$out"/corpus/clips/s0000-*.mp4 --model "$out/exported" -o "$out/embeddings.parquet"
 
 say "6/6 results"

@@ -1,4 +1,4 @@
-"""The README's three lines, ``hicmae embed`` and ``hicmae export`` where only the core is installed.
+"""The README's three lines, ``hicmae embed``, ``predict`` and ``export`` where only the core is installed.
 
     python -m tests.core_install make FOLDER [EXPORT CLIP]    # with everything installed: what to compare with
     python tests/core_install.py check FOLDER                 # with the core alone
@@ -50,6 +50,8 @@ def make(root: Path, export: Path | None = None, clip: Path | None = None) -> No
     from hicmae.cli import main
     from hicmae.config import InputSpec, ModelConfig
     from hicmae.exported import load_backbone
+    from hicmae.heads import categorical
+    from hicmae.recognition import EmotionRecognizer
     from hicmae.transform import ClipTransform
     from tests.media_files import make_clip
 
@@ -63,13 +65,16 @@ def make(root: Path, export: Path | None = None, clip: Path | None = None) -> No
     else:
         torch.manual_seed(0)
         config = ModelConfig.preset("micro")
-        backbone, spec = Backbone(config).eval(), InputSpec.for_model(config)
-        save_export(folder, backbone, spec=spec, provenance={})
+        recognizer = EmotionRecognizer(Backbone(config), categorical(["calm", "angry"])).eval()
+        backbone, spec = recognizer.backbone, InputSpec.for_model(config)
+        save_export(folder, recognizer, spec=spec, provenance={})
         make_clip(film, size=(96, 96))
     with torch.no_grad():
         pooled = backbone(**ClipTransform(spec, modalities=backbone.modalities)(film)).pooled[0]
     (root / "expected.json").write_text(json.dumps(pooled.tolist()))
     assert main(["embed", str(film), "--model", str(folder), "-o", str(root / "expected.parquet")]) == 0
+    if read_export(folder).kind == "recognizer":
+        assert main(["predict", str(film), "--model", str(folder), "-o", str(root / "predicted.parquet")]) == 0
 
 
 def hide_extras() -> None:
@@ -112,6 +117,13 @@ def check(root: Path) -> None:
     assert "features of video files" in help_text.getvalue(), help_text.getvalue()
     assert main(["embed", clip, "--model", folder, "-o", "features.parquet"]) == 0
     compare_tables(pd.read_parquet("features.parquet"), pd.read_parquet("expected.parquet"))
+    if Path("predicted.parquet").is_file():
+        assert main(["predict", clip, "--model", folder, "-o", "emotions.parquet"]) == 0
+        predicted, of_full = (pd.read_parquet(name) for name in ("emotions.parquet", "predicted.parquet"))
+        numbers = predicted.select_dtypes("number")
+        assert not numbers.empty, list(predicted)
+        for name in numbers:
+            compare(f"hicmae predict, {name}", predicted[name].tolist(), of_full[name].tolist())
     assert main(["export", folder, "again"]) == 0
     backbone, transform = hicmae.load_backbone("again")
     compare("hicmae export", backbone(**transform(clip)).pooled[0].tolist(), expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
@@ -21,11 +22,13 @@ import torch
 
 from hicmae.backbone import Backbone, Modality
 from hicmae.checkpoint import load_backbone, save_export
+from hicmae.cli import embed as embed_command
 from hicmae.cli import main
 from hicmae.config import InputSpec
 from hicmae.heads import Targets
 from hicmae.inference import embedding_job
 from hicmae.inference.embedder import Embedder, EmbedSettings
+from hicmae.inference.embedding_files import table_schema
 from hicmae.inference.journal import Journal, journal_folder
 from hicmae.recognition import EmotionRecognizer
 from tests.corpus import clip_bytes, make_corpus
@@ -88,7 +91,7 @@ def test_killed_and_repeated_it_gives_the_same_file_and_computes_nothing_twice(
                "-o", str(killed), "--device", "cpu", "--workers", "2"]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     records = journal_folder(killed) / "records"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not records.exists() or records.read_bytes().count(b"HCMJ") < 10:
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -264,3 +267,15 @@ def test_features_that_are_not_finite_are_refused(odd: Path) -> None:
         backbone.video_layer_weights[0] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
         Embedder(backbone, SPEC, EmbedSettings()).embed(odd / "short.mp4")
+
+
+def test_the_page_tells_every_option_and_column() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "embed.md").read_text()
+    parser = argparse.ArgumentParser(add_help=False)
+    embed_command.add_arguments(parser)
+    options = {name for action in parser._actions for name in action.option_strings}
+    columns = EmbedSettings(features=("pooled", "video", "audio", "fused"), layers=(3,)).widths(
+        TINY, ("video", "audio")
+    )  # fmt: skip
+    names = set(table_schema(columns).names) - {"audio_layer_3"}
+    assert [name for name in sorted(options | names) if name not in page] == []

@@ -146,8 +146,9 @@ def test_a_large_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path, m
     monkeypatch.setattr(large_file, "HELD_BYTES", 0)
     with read_windows(media_item(path), SPEC) as windows:
         path.write_bytes(other)
-        with pytest.raises(DecodeError):
+        with pytest.raises(DecodeError) as caught:
             list(windows)
+        assert caught.value.reason == "changed_file"
 
 
 def test_a_large_file_is_read_forwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from tests.test_exported import documented
 CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "pretrain").glob("*.yaml"))
 SMALL = {"image_size": 32, "width": 32, "heads": 2, "depth": 3, "fusion_depth": 1, "decoder_width": 16,
          "decoder_heads": 2, "decoder_depth": 3, "taps": [0, 2], "audio_patch_size": 32}  # fmt: skip
+
+PAPERS_LOSS = {"contrastive_weight": 0.0025, "temperature": 0.07, "negatives": "local", "frame_difference": True}
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +125,7 @@ def test_the_export_and_every_checkpoint_say_how_they_came_about(undisturbed, sh
     assert hicmae_main(["export", str(checkpoint), str(tmp_path / "out"), "--with-decoder"]) == 0
     assert read_export(tmp_path / "out").provenance == of_checkpoint
     model, _ = hicmae.load_pretraining(tmp_path / "out")
+    assert torch.load(checkpoint, weights_only=True)["hicmae"]["objective"] == asdict(model.objective) == PAPERS_LOSS
     trained = weights(undisturbed)
     assert all(torch.equal(v, trained[f"model.{k}"]) for k, v in model.state_dict().items())
 

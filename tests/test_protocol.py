@@ -111,6 +111,10 @@ def test_every_number_of_the_papers_protocol_is_labelled(run: tuple[Path, list[s
     assert not [name for name in logged if name.startswith("val/")]
     export = read_export(root / "export").provenance
     assert all(name.endswith(f"[{PAPER_PROTOCOL}]") for name in export["metrics"])
+    bounds = export["intervals"]["bounds"]
+    assert all(name.endswith(f"[{PAPER_PROTOCOL}]") for name in bounds)
+    assert bounds[f"test/uar [{PAPER_PROTOCOL}]"] == content["best"]["test"]["intervals"]["uar"]
+    assert (export["intervals"]["over"], export["intervals"]["groups"]) == ("subjects", 2)
     assert PAPER_PROTOCOL in export["checkpoint"]
     assert f"test/uar [{PAPER_PROTOCOL}] |" in (root / "export" / "README.md").read_text()
 

@@ -32,7 +32,7 @@ class LargeFile:
         self.name = name
         try:
             self._file = path.open("rb", buffering=0)
-            self._size = os.fstat(self._file.fileno()).st_size
+            self._size, self._changed_ns = self._look()
         except OSError as error:
             raise _missing(path, name, error) from None
 
@@ -54,8 +54,14 @@ class LargeFile:
         return data if isinstance(place, slice) else data[0]
 
     def reader(self) -> LargeFileReader:
-        """A file object of its own, at the begin."""
+        """A file object of its own; ``DecodeError`` (``changed_file``) where the file is not as it was."""
+        if self._look() != (self._size, self._changed_ns):
+            raise changed_file(self.name, f"{self.path} has changed since it was opened")
         return LargeFileReader(self)
+
+    def _look(self) -> tuple[int, int]:
+        found = os.fstat(self._file.fileno())
+        return found.st_size, found.st_mtime_ns
 
     def mapped(self, offset: int = 0) -> npt.NDArray[np.uint8]:
         """The bytes from ``offset`` on as an array whose pages the system reads, and drops, as it likes."""
@@ -116,6 +122,11 @@ def load_media(path: Path, *, name: str | None = None) -> MediaData:
 def in_memory(data: MediaData) -> bytes | memoryview:
     """The bytes as a buffer; those of a large file stay on the disk."""
     return data.mapped().data if isinstance(data, LargeFile) else data
+
+
+def changed_file(name: str, found: str) -> DecodeError:
+    """The error for a file that is written while it is read."""
+    return DecodeError(name, "changed_file", found, "wait until it is complete")
 
 
 def _missing(path: Path, name: str, error: OSError) -> DecodeError:

@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Discard
 
-from hicmae.media.clip import DecodeError
+from hicmae.media.large_file import changed_file
 
 NO_STAMP = -(2**63)
 """Stands for a time that a packet lacks."""
@@ -65,7 +65,9 @@ class HeldPackets:
     def stamps(self, kind: str) -> npt.NDArray[np.int64]:
         """See ``Packets``."""
         values = [packet.dts for packet in self._packets] if kind == "dts" else [packet.pts for packet in self._packets]
-        return np.array([NO_STAMP if value is None else value for value in values], dtype=np.int64)
+        if None in values:
+            values = [NO_STAMP if value is None else value for value in values]
+        return np.array(values, dtype=np.int64)
 
     def shown(self) -> list[int]:
         """See ``Packets``."""
@@ -162,12 +164,9 @@ class RereadPackets:
         position = self._first + len(self._kept)
         stamp = None if packet is None else NO_STAMP if packet.pts is None else packet.pts
         if packet is None or stamp != self._pts[position]:
-            raise DecodeError(
-                self._name,
-                "changed_file",
-                f"packet {position} of stream {self._stream} is not the one that was there when the file was opened",
-                "wait until it is complete",
-            )
+            raise changed_file(
+                self._name, f"packet {position} of stream {self._stream} is not the one that was there before"
+            )  # fmt: skip
         self._kept.append(packet)
         self._bytes += packet.size
         key = self._keys[max(0, bisect.bisect_right(self._keys, position) - 1)] if self._keys else position

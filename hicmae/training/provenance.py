@@ -38,9 +38,11 @@ class RunProvenance(Callback):
             return
         source = trainer.datamodule.source  # type: ignore[attr-defined]
         init: Path | None = getattr(pl_module, "init", None)
+        teacher: Path | None = getattr(pl_module, "teacher_path", None)
         self._start = {
             "data": {"name": Path(source.name).name, "index": source.fingerprint, "clips": len(source)},
             "init": None if init is None else weights_origin(init),
+            **({} if teacher is None else {"teacher": weights_origin(teacher)}),
             "recipe": run_recipe(trainer),
             "processes": trainer.world_size,
             "precision": str(trainer.precision),
@@ -49,6 +51,9 @@ class RunProvenance(Callback):
             "torch": str(torch.__version__),  # a class of torch's own, which a checkpoint must not hold
             "revision": git_revision(),
         }
+        of_teacher = getattr(pl_module, "distilled_from", None)  # of fine-tuning
+        if of_teacher is not None and (distilled := of_teacher()) is not None:
+            self._start["distillation"] = distilled
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._start:
