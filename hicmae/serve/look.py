@@ -39,6 +39,8 @@ CSS = """
 .timeline img { display: block; width: 100%; }
 .timeline .now { position: absolute; top: 0; bottom: 0; width: 2px; background: #c0392b; pointer-events: none;
                  display: none; }
+/* Its letters would be too small for a phone. */
+@media (max-width: 700px) { #line { overflow-x: auto !important; } .timeline { width: 720px; } }
 /* Cutting would fetch ffmpeg from another host. */
 #player button[aria-label*="rim"] { display: none; }
 """

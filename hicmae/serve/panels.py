@@ -18,7 +18,7 @@ from hicmae.inference.predictor import Predictor
 from hicmae.inference.results import FilePrediction, WindowPrediction
 from hicmae.serve.watch import Failed, SoFar, Stopped
 
-WELCOME = '<div class="hint">Drop a video on the left. What the recogniser says appears here, window by window.</div>'
+WELCOME = '<div class="hint">Drop a video. What the recogniser says appears here, window by window.</div>'
 
 WAITING = '<div class="progress">waiting for its turn …</div>'
 
@@ -92,11 +92,13 @@ def timeline(prediction: FilePrediction) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     box, (begin, end) = figure.axes[-1].get_position(), figure.axes[-1].get_xlim()
+    above, below = 1 - figure.axes[0].get_position().y1, box.y0
     picture = base64.b64encode(buffer.getvalue()).decode()
     return (
         f'<div class="timeline" data-left="{box.x0:.5f}" data-right="{box.x1:.5f}" data-begin="{begin:.4f}" '
         f'data-end="{end:.4f}" title="click to go there"><img alt="emotions over time" '
-        f'src="data:image/png;base64,{picture}"><div class="now"></div></div>'
+        f'src="data:image/png;base64,{picture}"><div class="now" '
+        f'style="top:{above:.2%};bottom:{below:.2%}"></div></div>'
     )
 
 
