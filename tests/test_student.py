@@ -372,10 +372,15 @@ def test_teachers_that_cannot_teach_or_know_the_test_are_refused_before_training
     protocol = read_export(run / "export").provenance["protocol"]
     knows = make_teacher(tmp_path / "knows", provenance={"protocol": protocol | {"test_fold": 3}})
     chosen = make_teacher(tmp_path / "chosen", provenance={"protocol": protocol | {"paper": True}})
+    parent = {"name": "old", "provenance": {"protocol": protocol | {"test_fold": 3}}}
+    descends = make_teacher(
+        tmp_path / "descends", provenance={"protocol": protocol | {"content": "other"}, "teacher": parent}
+    )
     for path, more, words in (
         (tmp_path / "gone", (), "no checkpoint at"),
         (knows, (), "fold None was among its training clips"),
         (chosen, (), "was chosen on the test clips"),
+        (descends, (), f"{tmp_path}/descends, whose teacher old was trained with fold 3 as its test"),
         (run / "export", ("--model.input={frame_interval_s: 0.2}",), "frame_interval_s 0.16, the student's is 0.2"),
         (run / "export", ("--model.distillation.weight=0",), "distillation.weight"),
     ):
