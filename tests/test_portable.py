@@ -280,6 +280,13 @@ def test_program_of_one_modality_computes_what_the_backbone_computes(tmp_path: P
     )
 
 
+def test_the_page_shows_the_figures_of_the_benchmark() -> None:
+    from benchmarks.formats import page
+
+    folder = Path(__file__).parent.parent / "docs" / "benchmarks"
+    assert page(json.loads((folder / "formats.json").read_text())) == (folder / "formats.md").read_text()
+
+
 def test_files_name_no_path_of_this_machine(exported: Path) -> None:
     for name in ("model.onnx", "transform.onnx"):
         assert b".py" not in (exported / name).read_bytes()
