@@ -192,6 +192,9 @@ def test_the_export_says_what_it_was_made_of(run: Path, manifest: Path, tmp_path
     assert again.targets is not None
     assert again.targets.ranges == {"valence": (0.0, 1.0)}
     assert again.provenance["recipe"] == found["recipe"]
+    assert (
+        again.provenance["protocol"] == read_export(run / "export").provenance["protocol"]
+    )  # else it could start a run of another fold
     assert again.sha256["model.safetensors"] == read_export(run / "export").sha256["model.safetensors"]
 
 
@@ -203,7 +206,9 @@ def test_the_origin_of_a_start_is_its_hash_and_its_own_provenance(pretrained: Pa
     }  # fmt: skip
     checkpoint = run / "checkpoints" / "best.ckpt"
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    assert weights_origin(checkpoint) == {"name": "best.ckpt", "sha256": digest}
+    found = weights_origin(checkpoint)
+    assert (found["name"], found["sha256"]) == ("best.ckpt", digest)
+    assert found["provenance"]["protocol"] == read_export(run / "export").provenance["protocol"]
 
 
 def test_a_teacher_is_noted_as_a_start_is(pretrained: Path, manifest: Path) -> None:
