@@ -170,28 +170,36 @@ def test_a_corrupt_file_gets_a_sentence(site, folder):
     await_none_laid_down()
 
 
+class Held:
+    """Files wait at their first window until somebody lets go, which a stop does too if ``by_stop``."""
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+        self.by_stop = True
+
+
 @pytest.fixture
-def slow(predictor, monkeypatch) -> None:
-    """Every file that is begun first waits at its first window, until it is stopped."""
-    predict, halt, stopped = predictor.predict, Watch.stop, threading.Event()
+def held(predictor, monkeypatch) -> Held:
+    predict, halt, hold = predictor.predict, Watch.stop, Held()
 
     def waiting(source, on_window):
         def wait(window, done, total):
             on_window(window, done, total)
-            assert stopped.wait(30), "nobody stopped it"
+            assert hold.let_go.wait(30), "nobody let go"
 
         return predict(source, wait)
 
     def stop(watch):
         halt(watch)
-        if watch._begin:
-            stopped.set()
+        if hold.by_stop:
+            hold.let_go.set()
 
     monkeypatch.setattr(predictor, "predict", waiting)
     monkeypatch.setattr(Watch, "stop", stop)
+    return hold
 
 
-def test_windows_appear_as_they_come_and_the_button_stops_the_rest(site, folder, slow):
+def test_windows_appear_as_they_come_and_the_button_stops_the_rest(site, folder, held):
     page = site.visit()
     page.set_input_files("#player input[type=file]", folder / "a talk.mp4")
     page.wait_for_selector(".timeline")
@@ -202,8 +210,9 @@ def test_windows_appear_as_they_come_and_the_button_stops_the_rest(site, folder,
     await_none_laid_down()  # or its end would stop what the next test works on
 
 
-def test_another_file_takes_the_place_of_one_that_is_worked_on_and_others_wait(site, folder, slow):
+def test_another_file_takes_the_place_of_one_that_is_worked_on_and_others_wait(site, folder, held):
     shutil.copy(folder / "a talk.mp4", folder / "another.mp4")
+    held.by_stop = False
     page, other = site.visit(), site.visit()
     page.set_input_files("#player input[type=file]", folder / "a talk.mp4")
     page.wait_for_selector(".timeline")
@@ -213,10 +222,14 @@ def test_another_file_takes_the_place_of_one_that_is_worked_on_and_others_wait(s
     other.click("#stop")
     assert other.locator("#status .problem").inner_text() == "Stopped before the first window."
     other.close()
+    page.evaluate("""new MutationObserver(() => { window.stopped ||= !!document.querySelector("#status .problem") })
+        .observe(document.body, {subtree: true, childList: true})""")
     page.click("[aria-label=Clear]")
     page.set_input_files("#player input[type=file]", folder / "another.mp4")
+    page.wait_for_selector("#status >> text=waiting for its turn")
+    held.let_go.set()
     page.wait_for_selector("#label")
-    assert not page.locator("#status .problem").count()
+    assert not page.evaluate("window.stopped"), "the end of the file before is none of this one"
     assert page.locator("text=another.csv").count()
     page.close()
     await_none_laid_down()
