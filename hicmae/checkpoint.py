@@ -12,12 +12,11 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from hicmae.backbone import MODALITIES, Backbone, Modality
 from hicmae.config import InputSpec, ModelConfig
-from hicmae.export_config import Export, Kind
+from hicmae.export_config import WEIGHTS, Export, Kind
 from hicmae.exported import (
     load_backbone,
     load_pretraining,
@@ -25,12 +24,12 @@ from hicmae.exported import (
     load_weights,
     part_of,
     read_export,
-    read_weights,
     save_export,
 )
 from hicmae.heads import Targets
 from hicmae.pretraining import HiCMAE, Objective
 from hicmae.recognition import EmotionRecognizer
+from hicmae.weights_file import read_weights
 
 __all__ = [
     "CHECKPOINT_PROVENANCE",
@@ -85,7 +84,7 @@ def read_backbone(path: str | Path, config: ModelConfig | None = None) -> Backbo
         weights = BackboneWeights(
             config=export.config,
             spec=export.spec,
-            state=part_of(read_weights(path), "backbone."),
+            state=part_of(read_weights(path / WEIGHTS), "backbone."),
             modalities=export.modalities,
         )
     elif path.suffix == ".ckpt":
@@ -186,10 +185,7 @@ def _reference_state(path: Path) -> tuple[ModuleType, dict[str, Tensor]]:
     """The module that knows the authors' names (it needs this one's models), and the weights under those names."""
     from hicmae import reference
 
-    try:
-        return reference, reference.read_state(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or is damaged ({error})") from error
+    return reference, reference.read_state(path)
 
 
 def _read_reference(path: Path, config: ModelConfig | None) -> BackboneWeights:

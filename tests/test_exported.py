@@ -308,3 +308,40 @@ def test_a_pickle_in_the_folder_is_never_opened(folder: Path, tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"model\.safetensors is no safetensors file"):
         hicmae.load_backbone(folder)
     assert not (tmp_path / "made_by_a_pickle").exists()
+
+
+# ---------------------------------------------------------------- where it is written
+
+
+def test_files_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    model = pretraining_model()
+    folder = save_export(tmp_path / "export", model.backbone, spec=SPEC, provenance={}, decoder=model)
+    (tmp_path / "other").touch()
+    expected = (tmp_path / "other").stat().st_mode
+    assert {file.name: file.stat().st_mode for file in folder.iterdir()} == dict.fromkeys(
+        ("config.json", "README.md", "model.safetensors", "decoder.safetensors"), expected
+    )
+
+
+def test_what_else_lies_in_an_export_stays_when_it_is_replaced(folder: Path, tmp_path: Path) -> None:
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    (folder / "notes.txt").write_text("...")
+    (tmp_path / "link").symlink_to(folder)
+    save_export(tmp_path / "link", Backbone(TINY), spec=SPEC, provenance={})
+    assert read_export(folder).kind == "backbone"
+    assert (folder / ".git" / "HEAD").read_text() == "ref: refs/heads/main"
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
+        "README.md", "config.json", "model.safetensors", "notes.txt"
+    ]  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "link"]
+
+
+@pytest.mark.parametrize("held", ['{"model_type": "vivit"}', "{", "[]", '{"schema": 1, "hicmae": "0.1", "kind": "x"}'])
+def test_a_config_json_of_another_project_is_no_export(tmp_path: Path, held: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text(held)
+    (tmp_path / "mine" / "thesis.tex").write_text("...")
+    with pytest.raises(ValueError, match="mine exists and is no exported folder"):
+        save_export(tmp_path / "mine", Backbone(TINY), spec=SPEC, provenance={})
+    assert (tmp_path / "mine" / "thesis.tex").exists()

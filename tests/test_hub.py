@@ -133,3 +133,15 @@ def test_pushing_uploads_an_exported_folder(folder: Path, tmp_path: Path, monkey
     assert names(pushed) == names(folder)
     assert json.loads((pushed / "config.json").read_text())["kind"] == "recognizer"
     assert torch.equal(EmotionRecognizer.from_pretrained(pushed)(*clips(1)).logits, model(*clips(1)).logits)
+
+
+def test_an_older_export_survives_a_save_that_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {name: (folder / name).read_bytes() for name in names(folder)}
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("hicmae.exported.write_weights", full)
+    with pytest.raises(OSError, match="no space left"):
+        Backbone(TINY).save_pretrained(folder)
+    assert {name: (folder / name).read_bytes() for name in names(folder)} == before

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from hicmae.backbone import Backbone
 from hicmae.checkpoint import (
@@ -30,6 +29,7 @@ from hicmae.reference.files import ReferenceFile, read_file
 from hicmae.reference.loading import Model, check_values, default_targets, match, to_reference_rows
 from hicmae.reference.names import is_decoder_name
 from hicmae.reference.report import FAULTS, NameRow, raise_faults
+from hicmae.weights_file import write_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +217,7 @@ def write_theirs(found: Conversion, out: str | Path) -> Path:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
         draft = Path(folder) / out.name
         if out.suffix == ".safetensors":
-            save_file(state, draft)
+            write_weights(state, draft)
         else:
             torch.save({"model": {name: value.clone() for name, value in state.items()}}, draft)
         draft.rename(out)

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hicmae.reference.strangers import recognize, recognize_entries
+from hicmae.weights_file import read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def read_file(path: str | Path) -> ReferenceFile:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    found: Any = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    found: Any = read_weights(path) if path.suffix == ".safetensors" else _load_pickle(path)
     left_out: dict[str, str] = {}
     settings: dict[str, Any] = {}
     if isinstance(found, Mapping):
@@ -114,13 +113,6 @@ class _Settings(_Placeholder):
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, dict):
             vars(self).update({k: v for k, v in state.items() if type(v) in (bool, int, float, str) and type(k) is str})
-
-
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or is damaged ({error})") from error
 
 
 def _load_pickle(path: Path) -> Any:
