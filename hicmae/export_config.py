@@ -3,6 +3,7 @@ describes every field."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -102,6 +103,7 @@ def export_from_settings(settings: Any, path: Path) -> Export:
     if schema == 1:
         settings = _from_schema_1(settings, path)
     _check_fields(settings, path)
+    _check_values(settings, path)
     try:
         targets, decoder = settings["targets"], settings["decoder"]
         export = Export(
@@ -143,8 +145,43 @@ def _check_fields(settings: Mapping[str, Any], path: Path) -> None:
         raise ValueError(f"{path} is no export configuration: it {'; it '.join(problems)}; copy the folder again")
 
 
-def _check_meaning(export: Export, path: Path) -> None:
+def _check_values(settings: Mapping[str, Any], path: Path) -> None:
+    """Every field of the architecture and the input is there, with a value of its kind: nothing is made up."""
+    parts = {"model": (settings["model"], ModelConfig().to_dict()), "input": (settings["input"], InputSpec().to_dict())}
+    if settings["decoder"] is not None:
+        parts["decoder.objective"] = (settings["decoder"].get("objective"), asdict(Objective()))
     problems = []
+    for part, (found, like) in parts.items():
+        if not isinstance(found, Mapping):
+            problems.append(f"no object under {part!r}")
+            continue
+        problems += [f"no {part}.{name}" for name in like if name not in found]
+        problems += [
+            f"{part}.{name} {found[name]!r}" for name in like if name in found and not _is_like(found[name], like[name])
+        ]
+    digests = settings["sha256"]
+    problems += [f"sha256.{name} {digest!r}" for name, digest in digests.items() if not isinstance(digest, str)]
+    if problems:
+        raise ValueError(f"{path} is no export configuration: it has {'; '.join(problems)}; copy the folder again")
+
+
+def _is_like(value: Any, example: Any) -> bool:
+    """Whether a value out of JSON is of the kind of an example: a whole number is a number, a truth value is not."""
+    if isinstance(example, list):
+        return isinstance(value, list) and all(_is_like(one, example[0]) for one in value)
+    if isinstance(example, float):
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is type(example)
+
+
+def _check_meaning(export: Export, path: Path) -> None:
+    problems = [
+        f"model.{name} is {getattr(export.config, name)}, input.{name} {getattr(export.spec, name)}"
+        for name in ("image_size", "num_frames", "audio_frames", "mel_bins")
+        if getattr(export.config, name) != getattr(export.spec, name)
+    ]
+    if not len(export.spec.image_mean) == len(export.spec.image_std) == 3:
+        problems.append("image_mean and image_std are not of three colours")
     if export.kind not in KINDS:
         problems.append(f"kind is {export.kind!r}, which is none of {', '.join(KINDS)}")
     elif (export.kind == "recognizer") != (export.targets is not None):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import re
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -266,12 +266,21 @@ def test_a_folder_of_schema_1_loads(folder: Path, tmp_path: Path) -> None:
         ({"schema": None}, "no number under 'schema'"),
         ({"surprise": 1}, "has 'surprise', which this schema has not"),
         ({"input": [1]}, "has list under 'input'"),
-        ({"model": {"widht": 3}}, "unknown ModelConfig fields .'widht'."),
+        ({"model": TINY.to_dict() | {"widht": 3}}, "unknown ModelConfig fields .'widht'."),
         ({"modalities": ["smell"]}, "must be video, audio or both"),
         ({"targets": {"labels": []}}, "labels"),
         ({"targets": None}, "a recognizer without targets"),
         ({"kind": "encoder"}, "kind is 'encoder', which is none of backbone, recognizer"),
-        ({"decoder": {"objective": {}}}, r"no sha256 of decoder\.safetensors"),
+        ({"decoder": {"objective": asdict(Objective())}}, r"no sha256 of decoder\.safetensors"),
+        ({"model": TINY.to_dict() | {"heads": 1.0}}, r"it has model\.heads 1\.0"),
+        ({"model": TINY.to_dict() | {"mlp_ratio": -1}}, "mlp_ratio=-1 must be positive"),
+        ({"input": SPEC.to_dict() | {"log_mel_mean": "x"}}, r"it has input\.log_mel_mean 'x'"),
+        ({"input": SPEC.to_dict() | {"log_mel_std": float("nan")}}, r"it has input\.log_mel_std nan"),
+        ({"input": SPEC.to_dict() | {"num_frames": 16}}, r"model\.num_frames is 4, input\.num_frames 16"),
+        ({"input": SPEC.to_dict() | {"image_mean": [0.5]}}, "not of three colours"),
+        ({"input": {k: v for k, v in SPEC.to_dict().items() if k != "image_std"}}, r"it has no input\.image_std"),
+        ({"decoder": {"objective": asdict(Objective()) | {"frame_difference": 1}}}, "objective.frame_difference 1"),
+        ({"sha256": {"model.safetensors": 5}}, r"it has sha256\.model\.safetensors 5"),
         ({"sha256": {"model.safetensors": "0", "../../secret": "0"}}, r"\.\./\.\./secret is no name of a file"),
     ],
 )

@@ -24,7 +24,7 @@ from hicmae.config import InputSpec, ModelConfig
 from hicmae.heads import Targets, categorical, dimensional
 from hicmae.pretraining import HiCMAE
 from hicmae.recognition import EmotionRecognizer
-from hicmae.reference.architecture import infer_architecture, infer_spec
+from hicmae.reference.architecture import infer_architecture, infer_objective, infer_spec, refuse_other_models
 from hicmae.reference.files import ReferenceFile, read_file
 from hicmae.reference.loading import Model, check_values, default_targets, match, to_reference_rows
 from hicmae.reference.names import is_decoder_name
@@ -109,8 +109,9 @@ def _model_of(file: ReferenceFile, config: ModelConfig, wanted: Wanted) -> Model
     if (wanted.classes or wanted.dimensions) and (wanted.backbone_only or not has_head):
         raise ValueError(f"there is no head to name the outputs of in {file.path}: leave --classes, --dimensions out")
     if has_head and not wanted.backbone_only:
+        refuse_other_models(file.settings, file.path)
         return EmotionRecognizer(Backbone(config), _targets(file, wanted))
-    return HiCMAE(config) if has_decoder else Backbone(config)
+    return HiCMAE(config, objective=infer_objective(file.settings)) if has_decoder else Backbone(config)
 
 
 def _targets(file: ReferenceFile, wanted: Wanted) -> Targets:

@@ -108,11 +108,15 @@ class _Placeholder:
 
 
 class _Settings(_Placeholder):
-    """Stands for an ``argparse.Namespace``: keeps its numbers and strings, and nothing else."""
+    """Stands for an ``argparse.Namespace``: keeps its numbers, strings and lists of them, and nothing else."""
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, dict):
-            vars(self).update({k: v for k, v in state.items() if type(v) in (bool, int, float, str) and type(k) is str})
+            vars(self).update({name: value for name, value in state.items() if type(name) is str and _is_plain(value)})
+
+
+def _is_plain(value: Any) -> bool:
+    return all(map(_is_plain, value)) if type(value) in (list, tuple) else type(value) in (bool, int, float, str)
 
 
 def _load_pickle(path: Path) -> Any:
