@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -330,6 +331,17 @@ def test_wishes_that_do_not_fit(tmp_path, monkeypatch, capsys, words, complaint)
 def test_shapes_alone_do_not_tell_the_heads_of_an_unpublished_width(capsys, tmp_path):
     assert convert(FINETUNE_STATE, tmp_path / "folder") == 2
     assert "heads must be given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"\x00" * 90, b"\x80\x02X\xff\xff\xff\x7f", b"\x80\x02cos\nsystem\n", b"\x80\x02}(K"]
+)
+def test_a_damaged_pickle_is_said(tmp_path, capsys, damage):
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("x/data.pkl", damage)
+        archive.writestr("x/version", "3")
+    assert convert(tmp_path / "x.pth", tmp_path / "folder") == 2
+    assert "damaged" in capsys.readouterr().err
 
 
 def test_values_that_are_no_numbers_are_refused(tmp_path, capsys):

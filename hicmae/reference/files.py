@@ -125,6 +125,7 @@ def _load_pickle(path: Path) -> Any:
             f"{path} is no torch checkpoint (no zip archive: cut short, or written by torch before 1.6); "
             "copy it again or save it with a newer torch"
         )
+    foreign: list[str] = []
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         if foreign:
@@ -137,5 +138,5 @@ def _load_pickle(path: Path) -> Any:
             f"{path} would have to run code to be read, or is damaged ({', '.join(foreign) or 'no foreign objects'}); "
             "it was not read. Save its state dict alone as .safetensors where you trust it"
         ) from error
-    except RuntimeError as error:
-        raise ValueError(f"{path} is no torch checkpoint, or is damaged ({error}); copy it again") from error
+    except Exception as error:  # torch names a dozen kinds of damage by as many exceptions
+        raise ValueError(f"{path} is no torch checkpoint, or is damaged ({error!r}); copy it again") from error
