@@ -130,7 +130,19 @@ def _from_schema_1(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no export configuration: it has no {error}; copy the folder again") from error
     rest = {name: value for name, value in settings.items() if name not in ("classes", "dimensions")}
     targets = {"classes": classes, "dimensions": dimensions} if classes or dimensions else None
-    return {**rest, "targets": targets, "decoder": None}
+    return {**rest, "targets": targets, "decoder": None, "provenance": _without_places(settings.get("provenance"))}
+
+
+def _without_places(provenance: Any) -> Any:
+    """Schema 1 gave data and initial weights by their whole paths; what is made of it shall not pass them on."""
+    if not isinstance(provenance, Mapping):
+        return provenance
+    found = dict(provenance)
+    if isinstance(data := found.get("data"), Mapping) and isinstance(data.get("name"), str):
+        found["data"] = {**data, "name": Path(data["name"]).name}
+    if isinstance(init := found.get("init"), str):
+        found["init"] = None if init == "random weights" else {"name": Path(init).name}
+    return found
 
 
 def _check_fields(settings: Mapping[str, Any], path: Path) -> None:

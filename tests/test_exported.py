@@ -242,13 +242,15 @@ def test_a_folder_of_schema_1_loads(folder: Path, tmp_path: Path) -> None:
     (old / "config.json").write_text(json.dumps({
         "schema": 1, "hicmae": "0.1.0", "kind": "recognizer", "model": TINY.to_dict(), "input": SPEC.to_dict(),
         "modalities": ["video", "audio"], "classes": ["calm", "angry"], "dimensions": ["valence", "arousal"],
-        "parameters": 1, "sha256": {"model.safetensors": digest}, "provenance": {"job": "finetune"},
+        "parameters": 1, "sha256": {"model.safetensors": digest}, 
+        "provenance": {"job": "finetune", "data": {"name": "/home/ann/clips.csv"}, "init": "/home/ann/export"},
     }))  # fmt: skip
     (old / "README.md").write_text("# HiCMAE recognizer\n")
     found, transform = hicmae.load_recognizer(old)
     assert torch.equal(found(*clips(1)).logits, model(*clips(1)).logits)
     assert (found.targets, transform.spec) == (TARGETS, SPEC)
     assert read_export(old).objective is None
+    assert read_export(old).provenance == {"job": "finetune", "data": {"name": "clips.csv"}, "init": {"name": "export"}}
     assert main(["export", str(old), str(tmp_path / "new")]) == 0
     assert settings_of(tmp_path / "new")["schema"] == 2
     assert torch.equal(hicmae.load_recognizer(tmp_path / "new")[0](*clips(1)).logits, found(*clips(1)).logits)
