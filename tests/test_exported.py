@@ -242,7 +242,7 @@ def test_a_folder_of_schema_1_loads(folder: Path, tmp_path: Path) -> None:
     (old / "config.json").write_text(json.dumps({
         "schema": 1, "hicmae": "0.1.0", "kind": "recognizer", "model": TINY.to_dict(), "input": SPEC.to_dict(),
         "modalities": ["video", "audio"], "classes": ["calm", "angry"], "dimensions": ["valence", "arousal"],
-        "parameters": 1, "sha256": {"model.safetensors": digest}, 
+        "parameters": 1, "sha256": {"model.safetensors": digest},
         "provenance": {"job": "finetune", "data": {"name": "/home/ann/clips.csv"}, "init": "/home/ann/export"},
     }))  # fmt: skip
     (old / "README.md").write_text("# HiCMAE recognizer\n")
