@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from hicmae.config import InputSpec, ModelConfig
 
@@ -58,36 +59,11 @@ class HubModel(ModelHubMixin):
             raise TypeError(
                 f"from_pretrained got {unknown}; beside the name it takes {sorted(_DOWNLOAD)}: the folder says the rest"
             )
-        name = Path(pretrained_model_name_or_path)
-        if not name.is_dir() and (name.is_absolute() or len(name.parts) > 2):  # the name of no repository
-            raise FileNotFoundError(f"no exported folder at {name}")
-        return super().from_pretrained(pretrained_model_name_or_path, **download)
-
-    @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        **model_kwargs: Any,  # fields of config.json by the mixin's guess
-    ) -> Self:
         from hicmae import exported
 
-        directory = model_id
-        if not Path(model_id).is_dir():
-            directory = snapshot_download(
-                model_id,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-                allow_patterns=list(exported.FILES),
-            )
+        directory = Path(pretrained_model_name_or_path)
+        if not directory.is_dir():
+            directory = _download(directory, **download)
         load: Any = getattr(exported, f"load_{cls.kind}")
         return load(directory)[0]
 
@@ -142,3 +118,16 @@ class HubModel(ModelHubMixin):
     @property
     def _spec(self) -> InputSpec:
         return self.spec or InputSpec.for_model(self.config)
+
+
+def _download(name: Path, **options: Any) -> Path:
+    """The files of an exported folder in a repository of a model hub, and no others."""
+    from hicmae.exported import FILES
+
+    if name.is_absolute() or len(name.parts) > 2:  # the name of no repository
+        raise FileNotFoundError(f"no exported folder at {name}")
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=list(FILES), **options))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:  # huggingface_hub says which
+        error.add_note(f"There is no folder {name} here, so it was taken for a repository of a model hub.")
+        raise
