@@ -157,11 +157,15 @@ def read_pretraining(path: str | Path, config: ModelConfig | None = None) -> HiC
     return reference.load_pretraining(path, config).eval() if "head.weight" not in state else None
 
 
-def read_provenance(path: str | Path) -> dict[str, Any]:
-    """What the file or folder at ``path`` knows of how its model came about, for an export that is made from it."""
+def read_provenance(path: str | Path, *, backbone_only: bool = False) -> dict[str, Any]:
+    """What the file or folder at ``path`` knows of how its model came about, for an export that is made from it.
+
+    ``backbone_only``: the export will have no head; the scores of a whole recogniser are not its own.
+    """
     path = Path(path)
     if path.is_dir():
-        return read_export(path).provenance
+        export = read_export(path)
+        return export.derived() if backbone_only and export.targets is not None else export.provenance
     known: dict[str, Any] = {"exported_from": path.name}
     if path.suffix == ".ckpt":
         about, _ = _read_training_checkpoint(path)

@@ -54,6 +54,10 @@ class Export:
     sha256: dict[str, str] = field(default_factory=dict)
     """Digest of every other file of the folder, by name."""
 
+    def derived(self) -> dict[str, Any]:
+        """Provenance of weights that are made of these and are others: scores of these are not theirs."""
+        return {"derived_from": {"sha256": self.sha256, "provenance": self.provenance}}
+
     def to_settings(self, parameters: int) -> dict[str, Any]:
         """The content of ``config.json``, for a model of so many parameters (the decoder's are not counted)."""
         targets = self.targets

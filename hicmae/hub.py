@@ -113,7 +113,7 @@ class HubModel(ModelHubMixin):
             return
         weights = {name: digest for name, digest in read_export(save_directory).sha256.items() if name != "README.md"}
         if weights != {name: digest for name, digest in self.origin.sha256.items() if name in weights}:
-            save({"derived_from": {"sha256": self.origin.sha256, **self.origin.provenance}})
+            save(self.origin.derived())
 
     @property
     def _spec(self) -> InputSpec:

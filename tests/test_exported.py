@@ -321,6 +321,17 @@ def test_a_pickle_in_the_folder_is_never_opened(folder: Path, tmp_path: Path) ->
     assert not (tmp_path / "made_by_a_pickle").exists()
 
 
+def test_a_backbone_has_not_the_scores_of_the_recogniser_it_is_cut_from(folder: Path, tmp_path: Path) -> None:
+    assert main(["export", str(folder), str(tmp_path / "cut"), "--backbone-only"]) == 0
+    export = read_export(tmp_path / "cut")
+    assert export.provenance == {"derived_from": {"sha256": read_export(folder).sha256, "provenance": PROVENANCE}}
+    card = (tmp_path / "cut" / "README.md").read_text()
+    assert "## Results" not in card
+    assert "; made by:\n  - job: finetune\n" in card
+    assert main(["export", str(folder), str(tmp_path / "whole")]) == 0
+    assert read_export(tmp_path / "whole").provenance == PROVENANCE
+
+
 # ---------------------------------------------------------------- where it is written
 
 

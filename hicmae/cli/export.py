@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if source.is_dir() and source.resolve() == args.out.resolve():
         raise ValueError(f"{args.out} is the checkpoint itself; choose another folder to write")
     refuse_foreign(args.out, args.format)
-    provenance = read_provenance(source)
+    provenance = read_provenance(source, backbone_only=args.backbone_only)
     weights = read_backbone(source)
     pretraining = read_pretraining(source) if args.with_decoder else None
     if args.with_decoder and pretraining is None:
