@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from finetune.data import FinetuneData
-from hicmae.checkpoint import read_export
+from hicmae.checkpoint import CHECKPOINT_PROTOCOL, read_export
 
 
 def origin_of(init: Path | None) -> dict[str, Any] | None:
@@ -17,8 +16,11 @@ def origin_of(init: Path | None) -> dict[str, Any] | None:
     if init is None:
         return None
     if init.is_dir():
-        return read_export(init).provenance.get("protocol")
+        provenance = read_export(init).provenance
+        while "derived_from" in provenance:  # what changed weights have seen, too
+            provenance = provenance["derived_from"].get("provenance", {})
+        return provenance.get("protocol")
     if init.suffix != ".ckpt":
         return None
     checkpoint: dict[str, Any] = torch.load(init, map_location="cpu", weights_only=True, mmap=True)
-    return checkpoint.get(FinetuneData.__qualname__)
+    return checkpoint.get(CHECKPOINT_PROTOCOL)

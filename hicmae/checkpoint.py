@@ -32,6 +32,7 @@ from hicmae.recognition import EmotionRecognizer
 from hicmae.weights_file import read_weights
 
 __all__ = [
+    "CHECKPOINT_PROTOCOL",
     "CHECKPOINT_PROVENANCE",
     "BackboneWeights",
     "Export",
@@ -51,6 +52,8 @@ __all__ = [
 
 CHECKPOINT_PROVENANCE = "hicmae_provenance"
 """Under what name a training checkpoint says how it came about."""
+CHECKPOINT_PROTOCOL = "FinetuneData"
+"""Under what name a checkpoint of fine-tuning says which fold was held out; Lightning takes that of the data module."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +173,8 @@ def read_provenance(path: str | Path, *, backbone_only: bool = False) -> dict[st
     if path.suffix == ".ckpt":
         about, _ = _read_training_checkpoint(path)
         known |= {"job": about["job"], **about["provenance"]}
+        if about["protocol"] is not None:
+            known["protocol"] = about["protocol"]
     return known
 
 
@@ -177,7 +182,11 @@ def _read_training_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Ten
     """What a ``.ckpt`` says of itself, and its weights."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        about = {**checkpoint["hicmae"], "provenance": checkpoint.get(CHECKPOINT_PROVENANCE, {})}
+        about = {
+            **checkpoint["hicmae"],
+            "provenance": checkpoint.get(CHECKPOINT_PROVENANCE, {}),
+            "protocol": checkpoint.get(CHECKPOINT_PROTOCOL),
+        }
         return about, checkpoint["state_dict"]
     except FileNotFoundError:
         raise FileNotFoundError(f"no checkpoint at {path}") from None
