@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from finetune.data import FinetuneData
-from hicmae.checkpoint import CHECKPOINT_PROVENANCE, read_export
+from hicmae.checkpoint import CHECKPOINT_PROTOCOL, CHECKPOINT_PROVENANCE, read_export
 
 
 def origin_of(init: Path | None) -> dict[str, Any] | None:
     """The protocol (``Protocol.to_dict``) of the fine-tuning that made ``model.init``; ``None`` for random weights,
     those of a pre-training, and those of whom nobody says it."""
-    return None if init is None else _provenance(init).get("protocol")
+    return None if init is None else _before_changes(_provenance(init)).get("protocol")
 
 
 def origins_of(source: Path | None) -> list[tuple[str, dict[str, Any]]]:
@@ -30,14 +29,22 @@ def _provenance(source: Path) -> dict[str, Any]:
     if source.suffix != ".ckpt":
         return {}
     checkpoint: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
-    protocol = checkpoint.get(FinetuneData.__qualname__)
+    protocol = checkpoint.get(CHECKPOINT_PROTOCOL)
     return checkpoint.get(CHECKPOINT_PROVENANCE, {}) | ({} if protocol is None else {"protocol": protocol})
 
 
 def _descent(provenance: Mapping[str, Any], what: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    provenance = _before_changes(provenance)
     if provenance.get("protocol"):
         yield what, provenance["protocol"]
     for role in ("init", "teacher"):
         parent = provenance.get(role)
         if isinstance(parent, Mapping) and isinstance(parent.get("provenance"), Mapping):
             yield from _descent(parent["provenance"], f"{what}, whose {role} {parent['name']}")
+
+
+def _before_changes(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of the weights that changed ones, or a backbone cut from a recogniser, are derived from: they saw the same."""
+    while "derived_from" in provenance:
+        provenance = provenance["derived_from"].get("provenance", {})
+    return provenance

@@ -358,4 +358,4 @@ def test_safetensors_stays_the_default_and_keeps_what_the_model_was_trained_with
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["kind"] == "backbone"
     assert config["modalities"] == ["video"]
-    assert config["provenance"] == {"recipe": "none"}
+    assert config["provenance"]["derived_from"]["provenance"] == {"recipe": "none"}

@@ -73,13 +73,13 @@ def run(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from hicmae.backbone import Backbone
     from hicmae.checkpoint import read_backbone, read_pretraining, read_provenance, read_recognizer, save_export
-    from hicmae.portable.folder import refuse_other
+    from hicmae.export_folder import refuse_foreign
 
     source = Path(args.checkpoint)
     if source.is_dir() and source.resolve() == args.out.resolve():
         raise ValueError(f"{args.out} is the checkpoint itself; choose another folder to write")
-    refuse_other(args.out, args.format)
-    provenance = read_provenance(source)
+    refuse_foreign(args.out, args.format)
+    provenance = read_provenance(source, backbone_only=args.backbone_only)
     weights = read_backbone(source)
     pretraining = read_pretraining(source) if args.with_decoder else None
     if args.with_decoder and pretraining is None:

@@ -16,6 +16,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from hicmae import __version__
 from hicmae.checkpoint import CHECKPOINT_PROVENANCE, read_export, read_provenance
+from hicmae.data.urls import is_url, shown
 
 _PLACES = frozenset(["cache_dir", "init", "manifest", "shards", "teacher", "val_shards"])
 """Settings that say where something lies. A recipe keeps their last part: folders of one machine say nothing elsewhere,
@@ -40,7 +41,11 @@ class RunProvenance(Callback):
         init: Path | None = getattr(pl_module, "init", None)
         teacher: Path | None = getattr(pl_module, "teacher_path", None)
         self._start = {
-            "data": {"name": Path(source.name).name, "index": source.fingerprint, "clips": len(source)},
+            "data": {
+                "name": ", ".join(map(_last_part, source.name.split(", "))),
+                "index": source.fingerprint,
+                "clips": len(source),
+            },
             "init": None if init is None else weights_origin(init),
             **({} if teacher is None else {"teacher": weights_origin(teacher)}),
             "recipe": run_recipe(trainer),
@@ -126,4 +131,9 @@ def _without_folders(value: Any, name: str = "") -> Any:
         return {key: _without_folders(one, key) for key, one in value.items()}
     if isinstance(value, list):
         return [_without_folders(one, name) for one in value]
-    return Path(value).name if isinstance(value, str) and name in _PLACES else value
+    return _last_part(value) if isinstance(value, str) and name in _PLACES else value
+
+
+def _last_part(place: str) -> str:
+    """Of a path or a URL, whose password and query are nobody's business."""
+    return Path(shown(place)).name if is_url(place) else Path(place).name
