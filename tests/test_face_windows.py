@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import av.error
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from benchmarks.face_clips import Actor, Pose, collins, hopper, restless, write_
 from hicmae.config import InputSpec
 from hicmae.data.file_lock import hold_folder
 from hicmae.data.manifest import Clip
-from hicmae.faces import FaceTracker, write_face_clip
+from hicmae.faces import FaceTracker, passing_clip, write_face_clip
 from hicmae.faces.detector import make_detector
 from hicmae.faces.passing_clip import passing_face_clip
 from hicmae.faces.scene import scene_doubt
@@ -92,6 +93,19 @@ def test_a_file_without_a_face_fails_and_leaves_nothing(tmp_path: Path, temporar
             looking("video").predict(source)
         assert raised.value.reason == "no_face"
     assert [file.name for file in temporary.iterdir()] == ["noise.mp4"]
+
+
+def test_a_face_that_cannot_be_encoded_fails_alone(
+    talk: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise av.error.InvalidDataError(1, "x264 refuses")
+
+    monkeypatch.setattr(passing_clip, "write_square", refuse)
+    with pytest.raises(DecodeError) as failed:
+        looking("video").predict(talk)
+    assert failed.value.reason == "encode_failed"
+    assert not list(temporary.glob("hicmae-faces-*"))
 
 
 def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(temporary: Path) -> None:
