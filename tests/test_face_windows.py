@@ -12,6 +12,7 @@ from pathlib import Path
 import av.error
 import numpy as np
 import pytest
+import simplejpeg
 
 from benchmarks.face_clips import Actor, Pose, collins, hopper, restless, write_clip
 from hicmae.config import InputSpec
@@ -27,6 +28,7 @@ from hicmae.inference.predictor import Predictor
 from hicmae.inference.windows import WindowSettings, read_windows
 from hicmae.media.clip import DecodeError
 from hicmae.media.container import open_media
+from hicmae.media.frames_file import pack_frames
 from tests.media_files import make_clip
 from tests.test_predictor import recognizer
 from tests.tiny_model import TINY
@@ -106,6 +108,18 @@ def test_a_face_that_cannot_be_encoded_fails_alone(
         looking("video").predict(talk)
     assert failed.value.reason == "encode_failed"
     assert not list(temporary.glob("hicmae-faces-*"))
+
+
+def test_no_face_is_followed_in_stored_squares(talk: Path) -> None:
+    jpeg = simplejpeg.encode_jpeg(np.zeros((32, 32, 3), dtype=np.uint8))
+    frames = pack_frames([jpeg] * 2, [0.0, 0.5], 1.0, width=32, height=32, name="a")
+    item = MediaItem(name="a", video=frames)
+    with (
+        pytest.raises(DecodeError, match="leave --faces out") as failed,
+        face_windows(item, SPEC, WindowSettings(), ("video",)),
+    ):
+        pass
+    assert failed.value.reason == "stored_squares"
 
 
 def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(temporary: Path) -> None:

@@ -124,6 +124,11 @@ def test_a_link_to_nothing_is_a_clip_that_is_missing_and_links_to_folders_are_fo
     with pytest.raises(DecodeError) as failed, read_windows(found[2], InputSpec()):
         pass
     assert failed.value.reason == "missing_file"
+    with (
+        pytest.raises(DecodeError, match=r"^clip7: /nothing cannot be read"),
+        read_windows(MediaItem(name="clip7", video=Path("/nothing")), InputSpec()),
+    ):
+        pass
 
 
 def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

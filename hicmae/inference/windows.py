@@ -165,14 +165,19 @@ def read_windows(
         ClipUnreadableError: a shard cannot be read.
     """
     with open_clip(
-        _load(item.video), _load(item.audio), spec=spec, span_s=item.span_s, square=item.square, name=item.name
+        _load(item.video, item.name),
+        _load(item.audio, item.name),
+        spec=spec,
+        span_s=item.span_s,
+        square=item.square,
+        name=item.name,
     ) as clip:
         yield FileWindows(clip, settings or WindowSettings(), modalities)
 
 
-def _load(media: Media | None) -> MediaData | None:
+def _load(media: Media | None, name: str) -> MediaData | None:
     if isinstance(media, Path):
-        return load_media(media)
+        return load_media(media, name=name)
     return media() if callable(media) else media
 
 
