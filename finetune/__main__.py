@@ -86,11 +86,12 @@ class FinetuneCLI(JobCLI):
         return given if isinstance(given, LabelSpec) else LabelSpec(classes=given.classes, dimensions=given.dimensions)
 
     def before_fit(self) -> None:
-        """Say what becomes of a trained head; refuse weights that know this run's test clips."""
+        """Say what becomes of a trained head; refuse weights, a teacher's too, that know this run's test clips."""
         describe_head(self.model.init, self.model.targets)
-        origin = origin_of(self.model.init)
-        if origin is not None:
-            self.datamodule.protocol.check_start(origin, str(self.model.init))
+        for source in (self.model.init, self.model.teacher_path):
+            origin = origin_of(source)
+            if origin is not None:
+                self.datamodule.protocol.check_start(origin, str(source))
 
     def before_test(self) -> None:
         """Hand on the protocol of an exported recogniser; a checkpoint's comes with the checkpoint."""

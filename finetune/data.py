@@ -135,6 +135,9 @@ class FinetuneData(pl.LightningDataModule):
             self.source, self.dropped = keep_classes(self.source, labels)
         self.splits: Splits | None = None
         """Set when training starts."""
+        self.training_spec = spec
+        """The input that training clips are decoded for."""
+        self._teacher_looks = False
         self.train_loader: TrainStream | None = None
         self._evaluation_loaders: dict[str, EvaluationLoader] = {}
 
@@ -168,6 +171,16 @@ class FinetuneData(pl.LightningDataModule):
             parts = {TRAIN: splits.train} | ({} if splits.val_is_test else {VAL: splits.val})
             refuse_shared_groups(parts | ({TEST: splits.test} if splits.test is not None else {}), self.average_over)
         self.splits = splits
+
+    def prepare_for(self, *, image_size: int, modalities: tuple[Modality, ...]) -> None:
+        """Have training clips decoded for a teacher too; validation and test stay as the model alone needs them.
+
+        Args:
+            image_size: side of training frames, in pixels.
+            modalities: what model and teacher take together.
+        """
+        self.training_spec = self.spec.with_(image_size=image_size)
+        self._teacher_looks = "video" in modalities
 
     def _warn_of_absent_classes(self, part: str, clips: ClipSource) -> None:
         for column, names in self.labels.classes.items():
@@ -203,10 +216,10 @@ class FinetuneData(pl.LightningDataModule):
         assert self.splits is not None
         self.train_loader = TrainStream(
             self.splits.train,
-            spec=self.spec,
-            draws=RecognitionDraws(image_size=self.spec.image_size, augmentation=self.augmentation),
+            spec=self.training_spec,
+            draws=RecognitionDraws(image_size=self.training_spec.image_size, augmentation=self.augmentation),
             labels=self.labels,
-            loader=self.loader,
+            loader=replace(self.loader, require_video=self.loader.require_video or self._teacher_looks),
             order=self.order,
         )
         return self.train_loader

@@ -171,6 +171,7 @@ def _selected_on(trainer: Trainer) -> str:
 
 
 def _about(module: FinetuneModule, data: FinetuneData, benchmark: str | None) -> dict[str, Any]:
+    distilled = module.distilled_from()
     return {
         "protocol": data.protocol.label,
         "benchmark": benchmark,
@@ -178,6 +179,8 @@ def _about(module: FinetuneModule, data: FinetuneData, benchmark: str | None) ->
         "test_fold": data.protocol.test_fold,
         "other_classes_left_out": data.dropped,
         "init": str(module.init) if module.init else "random weights",
+        "teacher": None if distilled is None else str(module.teacher_path or distilled["teacher"]["name"]),
+        "distillation": distilled,
         "modalities": list(module.modalities),
         "columns": list(module.labels.classes),
         "classes": list(module.targets.classes),

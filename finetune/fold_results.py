@@ -64,7 +64,9 @@ def collect_folds(folders: Mapping[int, Path], missing: Mapping[int, str]) -> di
     label = {"protocol": first["protocol"]} if first["protocol"] else {}
     each = {name: {fold: one[name] for fold, one in folds.items()} for name in names}
     return {
-        "about": {name: first.get(name) for name in _SHARED} | {"folds": len(folders) + len(missing)},
+        "about": {name: first.get(name) for name in _SHARED}
+        | _teachers({fold: content["about"] for fold, content in contents.items()})
+        | {"folds": len(folders) + len(missing)},
         "complete": not missing,
         "missing": {str(fold): why for fold, why in sorted(missing.items())},
         "folds": folds,
@@ -72,6 +74,17 @@ def collect_folds(folders: Mapping[int, Path], missing: Mapping[int, str]) -> di
         "sd": {name: label | _over_folds(scores, _sample_deviation) for name, scores in each.items()},
         "pooled": {name: label | pooled_scores(_pool(tables, name), classes, dimensions) for name in names},
     }
+
+
+def _teachers(about: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Who taught the folds, each maybe by another; ``None`` where nobody did."""
+    taught = {fold: one["distillation"] for fold, one in about.items() if one.get("distillation")}
+    if not taught:
+        return {"teacher": None, "distillation": None}
+    names = dict.fromkeys(about[fold]["teacher"] for fold in taught)
+    shared = {name: value for name, value in next(iter(taught.values())).items() if name != "teacher"}
+    teachers = {str(fold): one["teacher"] for fold, one in taught.items()}
+    return {"teacher": ", ".join(names), "distillation": shared | {"teachers": teachers}}
 
 
 def pooled_scores(table: pd.DataFrame, classes: tuple[str, ...], dimensions: tuple[str, ...]) -> dict[str, Any]:

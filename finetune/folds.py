@@ -25,7 +25,7 @@ from finetune.fold_results import collect_folds
 from finetune.jobs import LOG, Job, JobRunner, last_line
 from finetune.origin import origin_of
 from finetune.protocol import Protocol
-from finetune.settings import Settings, check_unchanged, resolve
+from finetune.settings import Settings, check_unchanged, content_of, resolve
 from hicmae.benchmarks import card
 from hicmae.data.source import digest_of
 from hicmae.data.splits import content_digest, folds_of, refuse_shared_folds
@@ -159,7 +159,9 @@ def run_folds(
             )  # fmt: skip
 
     runner = JobRunner(slots)
-    runner.run([_job(folds, fold, name, arguments) for name, fold in jobs.items()], on_end)
+    teacher = settings.config.model.teacher
+    taught = {fold: [f"--model.teacher={_of_fold(teacher, fold)}"] if teacher else [] for fold in todo}
+    runner.run([_job(folds, fold, name, [*arguments, *taught[fold]]) for name, fold in jobs.items()], on_end)
     if runner.stopped_by is not None:
         logger.warning("stopped by %s; give the same line again to go on", signal.Signals(runner.stopped_by).name)
         return 128 + runner.stopped_by
@@ -232,20 +234,29 @@ def _prepare(settings: Settings, out: Path) -> Folds:
     if not config.data.allow_shared_subjects:
         refuse_shared_folds(source)
     content = content_digest(source)
-    if (origin := origin_of(config.model.init and Path(config.model.init))) is not None:
-        for fold in every:  # at once, and not after hours of other folds
-            own = Protocol(test_fold=fold, paper=config.data.paper_protocol, content=content)
-            own.check_start(origin, str(config.model.init))
+    for fold in every:  # at once, and not after hours of other folds
+        own = Protocol(test_fold=fold, paper=config.data.paper_protocol, content=content)
+        for weights in (config.model.init, _of_fold(config.model.teacher, fold)):
+            if (origin := origin_of(Path(weights) if weights else None)) is not None:
+                own.check_start(origin, str(weights))
     material = settings.material | {
         "data.content": content,
         "data.media": source.media_digest,
-        "model.init.content": settings.init_digest,
+        "model.init.content": content_of("init", config.model.init),
+        "model.teacher.content": [content_of("teacher", _of_fold(config.model.teacher, fold)) for fold in every]
+        if config.model.teacher
+        else None,
     }
     return Folds(out=out, every=every, material=material)
 
 
 def _name(fold: int) -> str:
     return f"fold {fold}"
+
+
+def _of_fold(path: Any, fold: int) -> str | None:
+    """The path with ``{fold}`` in it replaced: a teacher is another one for each fold, or it knows the test."""
+    return None if path is None else str(path).replace("{fold}", str(fold))
 
 
 def _job(folds: Folds, fold: int, name: str, arguments: Sequence[str]) -> Job:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from finetune.class_weights import given_weights, weights_of_clips
 from finetune.evaluation import Evaluation, evaluate, targets_of
+from finetune.lesson import Lesson, settings_of
 from finetune.start import check_same_task, choose_start, is_recognizer
 from finetune.timing import check_same_timing, with_timing
 from hicmae.backbone import MODALITIES, Backbone, Modality
@@ -24,6 +25,7 @@ from hicmae.data.batch import ClipBatch
 from hicmae.data.labels import LabelSpec
 from hicmae.data.order import generator
 from hicmae.data.splits import TEST, VAL
+from hicmae.distillation import DistillationConfig, resize_frames
 from hicmae.heads import Targets
 from hicmae.losses import dimensional_loss, soft_cross_entropy
 from hicmae.media.batch_transform import BatchTransform
@@ -47,7 +49,8 @@ class FinetuneModule(pl.LightningModule):
         labels: what is learnt: classes by label column (one column at most), ranges of dimensions by label column.
         init: backbone to start from: exported folder, ``.ckpt`` or reference file; empty: random weights. The test
             takes an exported recogniser, head and all.
-        preset: size of the model without ``init`` (micro, tiny, small, base; base if empty); with it, only checked.
+        preset: size of the model without ``init`` (micro, mini, tiny, small, base; base if empty); with it, only
+            checked.
         architecture: fields of ``ModelConfig`` that differ from the preset, e.g. ``{width: 96}``; with ``init``, only
             checked.
         input: timing of the input where it differs from that of ``init`` (without it, the paper's), in seconds:
@@ -63,6 +66,9 @@ class FinetuneModule(pl.LightningModule):
         dimensional_loss: loss of the dimensions: mse, ccc, pcc, l1 or smooth_l1.
         dimensional_weight: factor of that loss beside the classes' cross-entropy.
         mixing: mixup and cutmix.
+        teacher: trained recogniser to learn from beside the labels: exported folder or ``.ckpt`` of a fine-tuning. Its
+            frames may be larger, its modalities others, its classes in another order. Empty: none.
+        distillation: how much the teacher counts.
         ema_decay: average the weights over the steps, keeping this share of the average at each (0.999, say);
             validation, test and export take the average. Empty: off.
         optimizer: AdamW, learning rates per 256 clips, layer decay and schedule.
@@ -84,6 +90,8 @@ class FinetuneModule(pl.LightningModule):
         dimensional_loss: Literal["mse", "ccc", "pcc", "l1", "smooth_l1"] = "mse",
         dimensional_weight: float = 1.0,
         mixing: MixConfig = MixConfig(),  # noqa: B008  frozen, and shown with its defaults by --help
+        teacher: Path | None = None,
+        distillation: DistillationConfig = DistillationConfig(),  # noqa: B008  frozen, and shown by --help
         ema_decay: float | None = None,
         optimizer: OptimizerConfig = RECIPE,
     ) -> None:
@@ -117,6 +125,11 @@ class FinetuneModule(pl.LightningModule):
         self.mixing = mixing
         self.optimizer_config = optimizer
         self.transform = BatchTransform(self.spec)
+        self.teacher_path = teacher
+        self.distillation = distillation
+        self.lesson: Lesson | None = None
+        """The teacher, read when a training starts: neither test nor probe needs it."""
+        self._taught: dict[str, Any] | None = None
         self.evaluations: dict[str, Evaluation] = {}
         """The latest pass over each split (val, test)."""
         self._segments = SegmentOutputs()
@@ -134,9 +147,14 @@ class FinetuneModule(pl.LightningModule):
 
     def inputs(self, batch: ClipBatch, mix: Mix | None = None) -> tuple[Tensor | None, Tensor | None]:
         """Model inputs: video (B, 3, T, S, S) and log-mel (B, 1, frames, bins); ``None`` for what is not used."""
+        return self._inputs(batch, mix, self.transform, self.modalities)
+
+    def _inputs(
+        self, batch: ClipBatch, mix: Mix | None, frames: BatchTransform, modalities: tuple[Modality, ...]
+    ) -> tuple[Tensor | None, Tensor | None]:
         video = log_mel = None
-        if "video" in self.modalities:
-            video = self.transform.frames(
+        if "video" in modalities:
+            video = frames.frames(
                 batch.video,
                 crop_box=batch.crop_box,
                 flip=batch.flip,
@@ -144,7 +162,7 @@ class FinetuneModule(pl.LightningModule):
                 erasures=batch.erasures,
             )
             video = video if mix is None else mix.video(video)
-        if "audio" in self.modalities:
+        if "audio" in modalities:
             log_mel = self.transform.sound(
                 batch.waveform, sound_samples=batch.sound_samples, gain=batch.gain, stripes=batch.stripes
             )
@@ -169,9 +187,20 @@ class FinetuneModule(pl.LightningModule):
             values = torch.stack([labels[name] for name in self.targets.dimensions], dim=1)
             values = values if mix is None else mix.values(values)
             parts["dimensional_loss"] = dimensional_loss(self.dimensional_loss_name)(output.values, values)
+        return self._total(parts)
+
+    def _total(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         if len(parts) == 1:
             return {"loss": next(iter(parts.values()))}
         return {"loss": parts["class_loss"] + self.dimensional_weight * parts["dimensional_loss"]} | parts
+
+    def lesson_losses(self, lesson: Lesson, batch: ClipBatch, mix: Mix | None = None) -> dict[str, Tensor]:
+        """``loss`` and its parts, with a teacher that sees the same clips."""
+        video, log_mel = self._inputs(batch, mix, lesson.transform, lesson.modalities)
+        output = self.model(None if video is None else resize_frames(video, self.spec.image_size), log_mel)
+        task = self.losses(output, batch.labels, mix)
+        parts = lesson.losses(output, lesson.teacher(video, log_mel), dimensional_loss(self.dimensional_loss_name))
+        return lesson.join(task, self._total(parts))
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
         """Losses; ``TrainingMonitor`` logs them."""
@@ -179,12 +208,17 @@ class FinetuneModule(pl.LightningModule):
         # accumulated batches apart. Drop path draws from torch's own generator.
         rng = generator("finetune", self._data.seed, self.global_step, batch.clip_ids[0])
         torch.manual_seed(int(rng.integers(2**63)))
+        lesson = self.lesson
+        shown = self.modalities if lesson is None else lesson.modalities
+        image_size = self.spec.image_size if lesson is None else lesson.image_size
         mix = draw_mix(
             rng,
             self.mixing,
-            image_size=self.spec.image_size if "video" in self.modalities else None,
-            audio_frames=self.spec.audio_frames if "audio" in self.modalities else None,
+            image_size=image_size if "video" in shown else None,
+            audio_frames=self.spec.audio_frames if "audio" in shown else None,
         )
+        if lesson is not None:
+            return self.lesson_losses(lesson, batch, mix)
         return self.losses(self(batch, mix), batch.labels, mix)
 
     # ------------------------------------------------------------ evaluation
@@ -258,6 +292,12 @@ class FinetuneModule(pl.LightningModule):
     def _data(self) -> Any:
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
+    def setup(self, stage: str) -> None:
+        """Before a training, read the teacher, and have clips decoded as both need them."""
+        if stage == "fit" and self.teacher_path is not None:
+            self.lesson = Lesson.of(self.teacher_path, self.distillation, self.spec, self.targets, self.modalities)
+            self._data.prepare_for(image_size=self.lesson.image_size, modalities=self.lesson.modalities)
+
     def configure_callbacks(self) -> list[Callback]:
         """The average of the weights, where there is one."""
         return [EmaWeights(self.ema_decay)] if self.ema_decay is not None else []
@@ -265,6 +305,8 @@ class FinetuneModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """From here on the head is this run's own; balanced class weights follow from the training clips."""
         self._has_head = True
+        if self.lesson is not None:
+            self.lesson.teacher.to(self.device)
         if self.class_weights == "balanced":
             assert self._weight is not None
             self._weight.copy_(weights_of_clips(self._data.splits.train, self.labels))
@@ -286,7 +328,12 @@ class FinetuneModule(pl.LightningModule):
             "modalities": list(self.modalities),
             "ema_decay": self.ema_decay,
             "freeze": self.frozen,
+            "distillation": self.distilled_from(),
         }
+
+    def distilled_from(self) -> dict[str, Any] | None:
+        """Teacher, weight and temperature in plain values; ``None`` without a teacher."""
+        return self._taught if self.lesson is None else self.lesson.to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights of another architecture or task, naming what differs."""
@@ -303,6 +350,11 @@ class FinetuneModule(pl.LightningModule):
         if self.trainer.state.fn == TrainerFn.FITTING:
             _check_same("ema_decay", about.get("ema_decay"), self.ema_decay)
             _check_same("freeze", about.get("freeze", 0), self.frozen)
+            theirs, ours = (settings_of(one) for one in (about.get("distillation"), self.distilled_from()))
+            for option, value in ours.items():
+                _check_same(option, theirs[option], value)
+        else:
+            self._taught = about.get("distillation")
         self._has_head = True
 
 

@@ -56,10 +56,11 @@ def read_run(folder: Path) -> RunResult:
         raise ValueError(f"{path} has no test scores; run python -m finetune test, or fit with --test_after_fit true")
     best = content.get("best", content.get("last", content.get("tested", {})))["test"]
     intervals = best.get("intervals", {})
+    teacher = about.get("teacher")
     return RunResult(
         name=labelled(folder.name, about.get("protocol", "")),
         modalities=" + ".join(about["modalities"]),
-        init=about["init"],
+        init=about["init"] + (f", taught by {teacher}" if teacher else ""),
         classes=len(about["classes"]),
         clips=last["clips"],
         best=_scores(best),

@@ -86,7 +86,9 @@ def model_sentence(about: Mapping[str, Any]) -> str:
     """What the model was given, and what it started from."""
     withheld = about.get("test_without")
     without = f", of which the test withheld {withheld}" if withheld else ""
-    return f"Modalities: {' + '.join(about['modalities'])}{without}. Start: {about['init']}."
+    teacher = about.get("teacher")
+    taught = f" Taught by {teacher}, weight {about['distillation']['weight']:g}." if teacher else ""
+    return f"Modalities: {' + '.join(about['modalities'])}{without}. Start: {about['init']}.{taught}"
 
 
 def interval_sentence(intervals: Mapping[str, Any]) -> str:

@@ -56,27 +56,32 @@ class Settings:
     def material(self) -> dict[str, Any]:
         """What decides results, as plain values by dotted name."""
         flat = dict(_flatten(self.config.clone().as_dict()))
-        return {name: value for name, value in sorted(flat.items()) if name not in _IMMATERIAL}
+        untaught = "model.distillation." if self.config.model.teacher is None else "\0"
+        return {
+            name: value
+            for name, value in sorted(flat.items())
+            if name not in _IMMATERIAL and not name.startswith(untaught)
+        }
 
     def source(self) -> ShardSource | ManifestSource:
         """The labelled clips of all splits."""
         data = self.config.data
         return open_source(data.shards, data.manifest, CacheSettings.of(data.cache_dir, data.cache_gb))
 
-    @property
-    def init_digest(self) -> str | None:
-        """Changes with the bytes of ``model.init``, a file or a folder of files."""
-        if self.config.model.init is None:
-            return None
-        init = Path(self.config.model.init)
-        if not init.exists():
-            raise FileNotFoundError(f"no checkpoint at {init}, which model.init names")
-        files = sorted(path for path in init.rglob("*") if path.is_file()) if init.is_dir() else [init]
-        digests = []
-        for path in files:
-            with path.open("rb") as file:
-                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-        return digest_of(digests)
+
+def content_of(name: str, path: Path | str | None) -> str | None:
+    """Changes with the bytes of the file or folder that ``model.NAME`` names."""
+    if path is None:
+        return None
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}, which model.{name} names")
+    files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
+    digests = []
+    for one in files:
+        with one.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digest_of(digests)
 
 
 def resolve(arguments: Sequence[str]) -> Settings:

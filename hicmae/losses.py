@@ -180,6 +180,23 @@ def soft_cross_entropy(
     return F.cross_entropy(logits.float(), target, weight=weight, label_smoothing=label_smoothing)
 
 
+@full_precision
+def distillation_divergence(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """How far a student's class probabilities are from its teacher's: Kullback-Leibler divergence of the student from
+    the teacher, both at a temperature, mean over the B clips (Hinton et al., 2015, section 2).
+
+    Times ``temperature ** 2``, by which the size of the gradients does not depend on the temperature (to first order).
+
+    Args:
+        logits: (B, C) of the student.
+        teacher_logits: (B, C) in the same order; gets no gradient.
+        temperature: divides both; above 0.
+    """
+    student = F.log_softmax(logits.float() / temperature, dim=1)
+    teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=1)
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
 def balanced_weights(counts: Sequence[int]) -> Tensor:
     """Class weights by which all classes count alike: inversely proportional to their clips, 1 on average over all
     clips. A class without any gets 1.

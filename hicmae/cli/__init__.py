@@ -17,7 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("hicmae.cli.prepare", "a benchmark as downloaded, or a manifest, to checked clips in shards"),
     "faces": ("hicmae.cli.faces", "cut the face out of each clip of a manifest"),
     "shards": ("hicmae.cli.shards", "pack a manifest's clips into WebDataset shards; inspect or verify them"),
-    "export": ("hicmae.cli.export", "turn a training checkpoint into a folder that load_backbone reads"),
+    "export": ("hicmae.cli.export", "a checkpoint as a folder for load_backbone, as ONNX, or for torch.export"),
     "convert": (
         "hicmae.cli.convert",
         "the authors' checkpoints to exported folders and back, every name accounted for",

@@ -51,6 +51,9 @@ class RunProvenance(Callback):
             "torch": str(torch.__version__),  # a class of torch's own, which a checkpoint must not hold
             "revision": git_revision(),
         }
+        of_teacher = getattr(pl_module, "distilled_from", None)  # of fine-tuning
+        if of_teacher is not None and (distilled := of_teacher()) is not None:
+            self._start["distillation"] = distilled
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._start:
