@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, BinaryIO
@@ -58,15 +59,18 @@ class H264Writer:
         file: where the mp4 goes, from its begin on; None keeps it in memory.
         """
         self._file = io.BytesIO() if file is None else file
+        self._output: Any = None
         self.span, self.size, self.waveform, self.rate_hz, self.name = span, size, waveform, rate_hz, name
         self._options = dict(options)
         self._durations = np.diff(span.ticks, append=span.end_ticks).tolist()
 
     def begin(self) -> None:
         """Start, or start again."""
+        if self._output is not None:
+            self._output.close()  # it would write its end when it is collected, into what follows
         self._file.seek(0)
         self._file.truncate()
-        self._output: Any = av.open(self._file, "w", format="mp4")
+        self._output = av.open(self._file, "w", format="mp4")
         rate = Fraction(len(self.span.ticks) / self.span.end_s).limit_denominator(1001)
         stream = self._output.add_stream("libx264", rate=max(Fraction(1), rate), options=self._options)
         stream.width = stream.height = self.size
@@ -75,10 +79,12 @@ class H264Writer:
         context.time_base = self.span.tick
         context.thread_count = 1  # the same bytes on every machine; clips are encoded side by side
         self._stream = stream
+        self._sound: deque[Any] = deque()
         if self.waveform is not None:
-            self._sound = add_sound_stream(self._output, "aac", self.rate_hz)
-        self._packets: list[Any] = []
-        self._bytes = self._taken = 0
+            # Sound is small, so all of it waits for its place between the pictures, which then need not wait.
+            sound = add_sound_stream(self._output, "aac", self.rate_hz)
+            self._sound.extend(encode_waveform(sound, self.waveform, self.rate_hz))
+        self._bytes = self._taken = self._written = 0
 
     def add(self, frame: npt.NDArray[np.uint8]) -> None:
         """Take the next square, RGB uint8 (size, size, 3)."""
@@ -86,7 +92,7 @@ class H264Writer:
         picture.time_base = self.span.tick
         picture.pts = int(self.span.ticks[self._taken])
         self._taken += 1
-        self._keep(self._stream.encode(picture))
+        self._write(self._stream.encode(picture))
 
     def finish(self) -> bytes:
         """The mp4, which was kept in memory."""
@@ -96,18 +102,24 @@ class H264Writer:
 
     def close(self) -> None:
         """Write what is still to be written."""
-        self._keep(self._stream.encode(None))
-        for packet, ticks in zip(self._packets, self._durations, strict=True):
-            packet.duration = ticks
-        if self.waveform is not None:
-            self._packets += encode_waveform(self._sound, self.waveform, self.rate_hz)
-        for packet in sorted(self._packets, key=lambda packet: packet.dts * packet.time_base):
-            self._output.mux(packet)
+        assert self._output is not None
+        self._write(self._stream.encode(None))
+        assert self._written == len(self._durations), (self.name, self._written, len(self._durations))
+        while self._sound:
+            self._output.mux(self._sound.popleft())
         self._output.close()
+        self._output = None
 
-    def _keep(self, packets: list[Any]) -> None:
-        self._packets += packets
+    def _write(self, packets: list[Any]) -> None:
+        """Into the file as they come, each behind the sound before it."""
         self._bytes = check_size(self._bytes, [packet.size for packet in packets], self.name)
+        for packet in packets:
+            packet.duration = self._durations[self._written]
+            self._written += 1
+            time = packet.dts * packet.time_base
+            while self._sound and self._sound[0].dts * self._sound[0].time_base < time:
+                self._output.mux(self._sound.popleft())
+            self._output.mux(packet)
 
 
 class JpegWriter:
