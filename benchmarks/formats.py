@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import platform
 import statistics
 import sys
@@ -219,12 +220,12 @@ def page(result: dict[str, Any]) -> str:
     """formats.md."""
     lines = [
         "# Exported formats: size, speed, and the cost of int8", "",
-        f"`{result['command']}`, {result['date']}: {result['processor']}, a shared virtual machine of 2 cores,",
+        f"`{result['command']}`, {result['date']}: {result['processor']},",
         f"torch {result['torch']}, onnxruntime {result['onnxruntime']}; {result['rounds']} counted rounds, "
         f"{result['base_rounds']} of the base model.", "",
         "## Accuracy", "",
         f"{result['recognizer']}: {result['clips']} labelled clips ({result['split']}), the window in the "
-        "middle of each. Features and probabilities are compared with eager PyTorch.", "",
+        "middle of each, in batches of 16. Features and probabilities are compared with eager PyTorch.", "",
         *_table(result["accuracy"], "format"), "",
         "## Size", "", *_table(result["sizes"], "format"), "",
         "The base model has random weights: size and speed do not depend on them, accuracy would.", "",
@@ -388,7 +389,7 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     flags = info.read_text() if info.is_file() else ""
     have = [name for name in ("avx2", "avx512_vnni", "amx_int8") if name in flags]
-    return f"{platform.machine()} with {', '.join(have) or 'no int8 instructions known'}"
+    return f"{os.cpu_count()} cores, {platform.machine()} with {', '.join(have) or 'no int8 instructions known'}"
 
 
 if __name__ == "__main__":

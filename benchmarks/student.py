@@ -70,8 +70,8 @@ def train(root: Path, epochs: tuple[int, int]) -> dict[str, Any]:
         "corpus": "SYNTHETIC talking faces (docs/synthetic.md), 20 speakers for training, 12 for the test",
         "epochs": {"teacher": epochs[0], "student": epochs[1]},
         "teacher": scores(teacher),
-        "alone": {seed: scores(root / f"alone_{seed}") for seed in SEEDS},
-        "taught": {seed: scores(root / f"taught_{seed}") for seed in SEEDS},
+        "alone": {str(seed): scores(root / f"alone_{seed}") for seed in SEEDS},
+        "taught": {str(seed): scores(root / f"taught_{seed}") for seed in SEEDS},
         "difference_of_uar": {checkpoint: difference(root, checkpoint) for checkpoint in CHECKPOINTS},
     }
 
@@ -148,12 +148,14 @@ def train_table(result: dict[str, Any]) -> str:
     """Markdown of ``train``."""
     lines = ["| UAR on the synthetic test | parameters | best on validation | last |", "|---|---|---|---|"]
     rows = [("teacher", result["teacher"])]
-    rows += [(f"student {kind}, seed {seed}", result[kind][seed]) for kind in ("alone", "taught") for seed in SEEDS]
+    rows += [
+        (f"student {kind}, seed {seed}", result[kind][str(seed)]) for kind in ("alone", "taught") for seed in SEEDS
+    ]
     for name, row in rows:
         cells = [f"{row[one]['uar']:.3f} {_bounds(row[one]['interval'])}" for one in CHECKPOINTS]
         lines.append(f"| {name} | {row['parameters'] / 1e6:.2f} M | {' | '.join(cells)} |")
     for kind in ("alone", "taught"):
-        means = [statistics.mean(result[kind][seed][one]["uar"] for seed in SEEDS) for one in CHECKPOINTS]
+        means = [statistics.mean(row[one]["uar"] for row in result[kind].values()) for one in CHECKPOINTS]
         lines.append(f"| student {kind}, mean | | {' | '.join(f'{mean:.3f}' for mean in means)} |")
     gaps = [result["difference_of_uar"][one] for one in CHECKPOINTS]
     shown = [f"{gap['mean']:+.3f} {_bounds(gap['interval'], '+')}" for gap in gaps]

@@ -15,7 +15,7 @@ from finetune.callbacks import FollowValidation
 from finetune.data import FinetuneData
 from finetune.finish import finish_test, finish_training
 from finetune.module import FinetuneModule, monitored_score
-from finetune.origin import origin_of
+from finetune.origin import origin_of, origins_of
 from finetune.start import describe_head, is_recognizer
 from finetune.tables import check_benchmark
 from hicmae.benchmarks import card
@@ -89,9 +89,8 @@ class FinetuneCLI(JobCLI):
         """Say what becomes of a trained head; refuse weights, a teacher's too, that know this run's test clips."""
         describe_head(self.model.init, self.model.targets)
         for source in (self.model.init, self.model.teacher_path):
-            origin = origin_of(source)
-            if origin is not None:
-                self.datamodule.protocol.check_start(origin, str(source))
+            for what, origin in origins_of(source):
+                self.datamodule.protocol.check_start(origin, what)
 
     def before_test(self) -> None:
         """Hand on the protocol of an exported recogniser; a checkpoint's comes with the checkpoint."""

@@ -23,7 +23,7 @@ from finetune.device_slots import device_slots
 from finetune.fold_report import draw_fold_figures, fold_report
 from finetune.fold_results import collect_folds
 from finetune.jobs import LOG, Job, JobRunner, last_line
-from finetune.origin import origin_of
+from finetune.origin import origins_of
 from finetune.protocol import Protocol
 from finetune.settings import Settings, check_unchanged, content_of, resolve
 from hicmae.benchmarks import card
@@ -237,8 +237,8 @@ def _prepare(settings: Settings, out: Path) -> Folds:
     for fold in every:  # at once, and not after hours of other folds
         own = Protocol(test_fold=fold, paper=config.data.paper_protocol, content=content)
         for weights in (config.model.init, _of_fold(config.model.teacher, fold)):
-            if (origin := origin_of(Path(weights) if weights else None)) is not None:
-                own.check_start(origin, str(weights))
+            for what, origin in origins_of(Path(weights) if weights else None):
+                own.check_start(origin, what)
     material = settings.material | {
         "data.content": content,
         "data.media": source.media_digest,

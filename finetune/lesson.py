@@ -63,6 +63,12 @@ class Lesson:
             modalities=both_see(modalities, teacher.modalities),
             targets=targets,
         )
+        if config.weight == 1 and (untaught := lesson.untaught):
+            raise ValueError(
+                f"distillation.weight=1 gives labels no weight, and the teacher {path} does not know "
+                f"{' and '.join(untaught)}, which nothing would teach then: give a weight below 1, or leave "
+                f"{'it' if len(untaught) == 1 else 'them'} out of model.labels"
+            )
         logger.info("%s", lesson.describe(spec.image_size))
         return lesson
 
@@ -71,15 +77,19 @@ class Lesson:
         """Side of the frames as they are decoded, in pixels."""
         return self.transform.spec.image_size
 
+    @property
+    def untaught(self) -> list[str]:
+        """What the student learns from labels alone: ``classes``, and dimensions by name."""
+        classes = ["classes"] if self.targets.classes and not self.teacher.knows_classes else []
+        return classes + [name for name in self.targets.dimensions if name not in self.teacher.dimensions]
+
     def describe(self, shown: int) -> str:
         """A sentence on who teaches what, to a student with frames of ``shown`` pixels."""
-        teacher, targets = self.teacher, self.targets
+        teacher = self.teacher
         kinds = [*(["class probabilities"] if teacher.knows_classes else []), *teacher.dimensions]
-        alone = ["classes"] if targets.classes and not teacher.knows_classes else []
-        alone += [name for name in targets.dimensions if name not in teacher.dimensions]
         text = f"the teacher {teacher.name} ({' and '.join(teacher.modalities)}) gives {', '.join(kinds)}"
-        if alone:
-            text += f"; learnt from labels alone: {', '.join(alone)}"
+        if self.untaught:
+            text += f"; learnt from labels alone: {', '.join(self.untaught)}"
         if self.image_size != shown:
             text += f"; training frames are decoded at {self.image_size} pixels, the student sees {shown}"
         return text

@@ -190,9 +190,11 @@ class FinetuneModule(pl.LightningModule):
         return self._total(parts)
 
     def _total(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
-        if len(parts) == 1:
-            return {"loss": next(iter(parts.values()))}
-        return {"loss": parts["class_loss"] + self.dimensional_weight * parts["dimensional_loss"]} | parts
+        """A part that comes alone, because a teacher has no more, keeps its factor: it is weighed as against labels."""
+        both = self.targets.classes and self.targets.dimensions
+        factors = {"class_loss": 1.0, "dimensional_loss": self.dimensional_weight if both else 1.0}
+        total = torch.stack([factors[name] * part for name, part in parts.items()]).sum()
+        return {"loss": total} | (parts if len(parts) > 1 else {})
 
     def lesson_losses(self, lesson: Lesson, batch: ClipBatch, mix: Mix | None = None) -> dict[str, Tensor]:
         """``loss`` and its parts, with a teacher that sees the same clips."""

@@ -24,7 +24,7 @@ from finetune.__main__ import FinetuneCLI
 from finetune.data import FinetuneData
 from finetune.evaluation import evaluate
 from finetune.module import FinetuneModule
-from finetune.origin import origin_of
+from finetune.origin import origins_of
 from finetune.probe_report import ProbeRow, write_probe
 from finetune.protocol import labelled
 from hicmae.backbone import Features
@@ -118,9 +118,9 @@ def probe(
     """
     data.setup("fit")
     assert data.splits is not None
-    origin = origin_of(module.init)
-    if origin is not None and origin["content"] == data.protocol.content:
-        data.take_origin(origin, str(module.init))
+    for what, origin in origins_of(module.init):
+        if origin["content"] == data.protocol.content:
+            data.take_origin(origin, what)
     sources = {TRAIN: data.splits.train, VAL: data.splits.val, TEST: data.splits.test}
     names: dict[str, list[int]] = {}
     parts: dict[str, PartFeatures] = {}

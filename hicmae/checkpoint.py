@@ -12,12 +12,11 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from hicmae.backbone import MODALITIES, Backbone, Modality
 from hicmae.config import InputSpec, ModelConfig
-from hicmae.export_config import Export, Kind
+from hicmae.export_config import WEIGHTS, Export, Kind
 from hicmae.exported import (
     load_backbone,
     load_pretraining,
@@ -25,14 +24,15 @@ from hicmae.exported import (
     load_weights,
     part_of,
     read_export,
-    read_weights,
     save_export,
 )
 from hicmae.heads import Targets
 from hicmae.pretraining import HiCMAE, Objective
 from hicmae.recognition import EmotionRecognizer
+from hicmae.weights_file import read_weights
 
 __all__ = [
+    "CHECKPOINT_PROTOCOL",
     "CHECKPOINT_PROVENANCE",
     "BackboneWeights",
     "Export",
@@ -52,6 +52,8 @@ __all__ = [
 
 CHECKPOINT_PROVENANCE = "hicmae_provenance"
 """Under what name a training checkpoint says how it came about."""
+CHECKPOINT_PROTOCOL = "FinetuneData"
+"""Under what name a checkpoint of fine-tuning says which fold was held out; Lightning takes that of the data module."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ def read_backbone(path: str | Path, config: ModelConfig | None = None) -> Backbo
         weights = BackboneWeights(
             config=export.config,
             spec=export.spec,
-            state=part_of(read_weights(path), "backbone."),
+            state=part_of(read_weights(path / WEIGHTS), "backbone."),
             modalities=export.modalities,
         )
     elif path.suffix == ".ckpt":
@@ -158,15 +160,21 @@ def read_pretraining(path: str | Path, config: ModelConfig | None = None) -> HiC
     return reference.load_pretraining(path, config).eval() if "head.weight" not in state else None
 
 
-def read_provenance(path: str | Path) -> dict[str, Any]:
-    """What the file or folder at ``path`` knows of how its model came about, for an export that is made from it."""
+def read_provenance(path: str | Path, *, backbone_only: bool = False) -> dict[str, Any]:
+    """What the file or folder at ``path`` knows of how its model came about, for an export that is made from it.
+
+    ``backbone_only``: the export will have no head; the scores of a whole recogniser are not its own.
+    """
     path = Path(path)
     if path.is_dir():
-        return read_export(path).provenance
+        export = read_export(path)
+        return export.derived() if backbone_only and export.targets is not None else export.provenance
     known: dict[str, Any] = {"exported_from": path.name}
     if path.suffix == ".ckpt":
         about, _ = _read_training_checkpoint(path)
         known |= {"job": about["job"], **about["provenance"]}
+        if about["protocol"] is not None:
+            known["protocol"] = about["protocol"]
     return known
 
 
@@ -174,7 +182,11 @@ def _read_training_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Ten
     """What a ``.ckpt`` says of itself, and its weights."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        about = {**checkpoint["hicmae"], "provenance": checkpoint.get(CHECKPOINT_PROVENANCE, {})}
+        about = {
+            **checkpoint["hicmae"],
+            "provenance": checkpoint.get(CHECKPOINT_PROVENANCE, {}),
+            "protocol": checkpoint.get(CHECKPOINT_PROTOCOL),
+        }
         return about, checkpoint["state_dict"]
     except FileNotFoundError:
         raise FileNotFoundError(f"no checkpoint at {path}") from None
@@ -186,10 +198,7 @@ def _reference_state(path: Path) -> tuple[ModuleType, dict[str, Tensor]]:
     """The module that knows the authors' names (it needs this one's models), and the weights under those names."""
     from hicmae import reference
 
-    try:
-        return reference, reference.read_state(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or is damaged ({error})") from error
+    return reference, reference.read_state(path)
 
 
 def _read_reference(path: Path, config: ModelConfig | None) -> BackboneWeights:

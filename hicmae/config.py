@@ -70,6 +70,8 @@ class ModelConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.fusion_depth < 0:
             raise ValueError(f"fusion_depth={self.fusion_depth} must be 0 or more")
+        if not self.mlp_ratio > 0:
+            raise ValueError(f"mlp_ratio={self.mlp_ratio} must be positive")
         for name, unit in (("image_size", "patch_size"), ("num_frames", "tubelet_size"),
                            ("audio_frames", "audio_patch_size"), ("mel_bins", "audio_patch_size"),
                            ("width", "heads"), ("decoder_width", "decoder_heads")):  # fmt: skip

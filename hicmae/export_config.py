@@ -3,6 +3,7 @@ describes every field."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -53,6 +54,10 @@ class Export:
     sha256: dict[str, str] = field(default_factory=dict)
     """Digest of every other file of the folder, by name."""
 
+    def derived(self) -> dict[str, Any]:
+        """Provenance of weights that are made of these and are others: scores of these are not theirs."""
+        return {"derived_from": {"sha256": self.sha256, "provenance": self.provenance}}
+
     def to_settings(self, parameters: int) -> dict[str, Any]:
         """The content of ``config.json``, for a model of so many parameters (the decoder's are not counted)."""
         targets = self.targets
@@ -102,6 +107,7 @@ def export_from_settings(settings: Any, path: Path) -> Export:
     if schema == 1:
         settings = _from_schema_1(settings, path)
     _check_fields(settings, path)
+    _check_values(settings, path)
     try:
         targets, decoder = settings["targets"], settings["decoder"]
         export = Export(
@@ -128,7 +134,19 @@ def _from_schema_1(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no export configuration: it has no {error}; copy the folder again") from error
     rest = {name: value for name, value in settings.items() if name not in ("classes", "dimensions")}
     targets = {"classes": classes, "dimensions": dimensions} if classes or dimensions else None
-    return {**rest, "targets": targets, "decoder": None}
+    return {**rest, "targets": targets, "decoder": None, "provenance": _without_places(settings.get("provenance"))}
+
+
+def _without_places(provenance: Any) -> Any:
+    """Schema 1 gave data and initial weights by their whole paths; what is made of it shall not pass them on."""
+    if not isinstance(provenance, Mapping):
+        return provenance
+    found = dict(provenance)
+    if isinstance(data := found.get("data"), Mapping) and isinstance(data.get("name"), str):
+        found["data"] = {**data, "name": Path(data["name"]).name}
+    if isinstance(init := found.get("init"), str):
+        found["init"] = None if init == "random weights" else {"name": Path(init).name}
+    return found
 
 
 def _check_fields(settings: Mapping[str, Any], path: Path) -> None:
@@ -143,8 +161,43 @@ def _check_fields(settings: Mapping[str, Any], path: Path) -> None:
         raise ValueError(f"{path} is no export configuration: it {'; it '.join(problems)}; copy the folder again")
 
 
-def _check_meaning(export: Export, path: Path) -> None:
+def _check_values(settings: Mapping[str, Any], path: Path) -> None:
+    """Every field of the architecture and the input is there, with a value of its kind: nothing is made up."""
+    parts = {"model": (settings["model"], ModelConfig().to_dict()), "input": (settings["input"], InputSpec().to_dict())}
+    if settings["decoder"] is not None:
+        parts["decoder.objective"] = (settings["decoder"].get("objective"), asdict(Objective()))
     problems = []
+    for part, (found, like) in parts.items():
+        if not isinstance(found, Mapping):
+            problems.append(f"no object under {part!r}")
+            continue
+        problems += [f"no {part}.{name}" for name in like if name not in found]
+        problems += [
+            f"{part}.{name} {found[name]!r}" for name in like if name in found and not _is_like(found[name], like[name])
+        ]
+    digests = settings["sha256"]
+    problems += [f"sha256.{name} {digest!r}" for name, digest in digests.items() if not isinstance(digest, str)]
+    if problems:
+        raise ValueError(f"{path} is no export configuration: it has {'; '.join(problems)}; copy the folder again")
+
+
+def _is_like(value: Any, example: Any) -> bool:
+    """Whether a value out of JSON is of the kind of an example: a whole number is a number, a truth value is not."""
+    if isinstance(example, list):
+        return isinstance(value, list) and all(_is_like(one, example[0]) for one in value)
+    if isinstance(example, float):
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is type(example)
+
+
+def _check_meaning(export: Export, path: Path) -> None:
+    problems = [
+        f"model.{name} is {getattr(export.config, name)}, input.{name} {getattr(export.spec, name)}"
+        for name in ("image_size", "num_frames", "audio_frames", "mel_bins")
+        if getattr(export.config, name) != getattr(export.spec, name)
+    ]
+    if not len(export.spec.image_mean) == len(export.spec.image_std) == 3:
+        problems.append("image_mean and image_std are not of three colours")
     if export.kind not in KINDS:
         problems.append(f"kind is {export.kind!r}, which is none of {', '.join(KINDS)}")
     elif (export.kind == "recognizer") != (export.targets is not None):

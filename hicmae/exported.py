@@ -9,30 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hicmae.backbone import Backbone
 from hicmae.config import InputSpec
 from hicmae.export_config import DECODER, WEIGHTS, Export, export_from_settings
+from hicmae.export_folder import CARD, CONFIG, replacing
 from hicmae.model_card import model_card
 from hicmae.pretraining import HiCMAE
 from hicmae.recognition import EmotionRecognizer
+from hicmae.weights_file import read_weights, write_weights
 
 if TYPE_CHECKING:
     from hicmae.transform import ClipTransform
 
 logger = logging.getLogger(__name__)
 
-CONFIG, CARD = "config.json", "README.md"
 FILES = (CONFIG, WEIGHTS, DECODER, CARD)
 """All that a folder may hold."""
 
@@ -45,7 +42,8 @@ def save_export(
     provenance: Mapping[str, Any],
     decoder: HiCMAE | None = None,
 ) -> Path:
-    """Write an exported folder; an older export of that name is replaced only when the new one is complete.
+    """Write an exported folder; an older export of that name is replaced only when the new one is complete, and what
+    else lies in it stays.
 
     Args:
         directory: the folder to write.
@@ -58,7 +56,6 @@ def save_export(
         ValueError: if ``directory`` exists and is no export, or a decoder is to go with a recogniser.
     """
     directory = Path(directory)
-    refuse_foreign(directory)
     recognizer = model if isinstance(model, EmotionRecognizer) else None
     if decoder is not None and decoder.backbone is not model:
         raise ValueError("a decoder can be exported with the backbone that it was trained with alone")
@@ -71,30 +68,16 @@ def save_export(
         objective=decoder.objective if decoder is not None else None,
         provenance=dict(provenance),
     )
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as name:
-        draft = Path(name) / "export"
-        draft.mkdir()
+    with replacing(directory) as draft:
         _save_weights(model, draft / WEIGHTS)
         if decoder is not None:
             _save_weights(decoder, draft / DECODER, without="backbone.")
         parameters = sum(parameter.numel() for parameter in model.parameters())
         export = replace(export, sha256=_digests(draft))
-        (draft / CARD).write_text(model_card(export.to_settings(parameters)))
+        (draft / CARD).write_text(model_card(export.to_settings(parameters)), encoding="utf-8")
         export = replace(export, sha256=_digests(draft))
         (draft / CONFIG).write_text(json.dumps(export.to_settings(parameters), indent=2) + "\n")
-        old = Path(name) / "old"
-        if directory.exists():
-            directory.rename(old)
-        draft.rename(directory)
-        shutil.rmtree(old, ignore_errors=True)
     return directory
-
-
-def refuse_foreign(directory: Path) -> None:
-    """Raise ``ValueError`` where ``directory`` holds something that is no export: it would be replaced."""
-    if directory.exists() and any(directory.iterdir()) and not (directory / CONFIG).is_file():
-        raise ValueError(f"{directory} exists and is no exported folder; choose another or remove it")
 
 
 def read_export(directory: str | Path) -> Export:
@@ -155,7 +138,7 @@ def load_backbone(directory: str | Path) -> tuple[Backbone, ClipTransform]:
     """
     export = read_export(directory)
     backbone = Backbone(export.config, modalities=export.modalities)
-    load_weights(backbone, part_of(read_weights(directory), "backbone."), directory)
+    load_weights(backbone, part_of(read_weights(Path(directory) / WEIGHTS), "backbone."), directory)
     backbone.came_from(export)
     return backbone.eval(), backbone.transform
 
@@ -175,7 +158,7 @@ def load_recognizer(directory: str | Path) -> tuple[EmotionRecognizer, ClipTrans
     model = EmotionRecognizer(
         Backbone(export.config, modalities=export.modalities), export.targets, modalities=export.modalities
     )
-    load_weights(model, read_weights(directory), directory)
+    load_weights(model, read_weights(Path(directory) / WEIGHTS), directory)
     model.came_from(export)
     model.backbone.came_from(export)
     return model.eval(), model.transform
@@ -194,24 +177,11 @@ def load_pretraining(directory: str | Path) -> tuple[HiCMAE, ClipTransform]:
             "it anew from a checkpoint: hicmae export RUN/checkpoints/last.ckpt OUT --with-decoder"
         )
     model = HiCMAE(export.config, objective=export.objective, spec=export.spec)
-    state = {f"backbone.{name}": value for name, value in read_weights(directory).items()}
-    load_weights(model, state | read_weights(directory, DECODER), directory)
+    state = {f"backbone.{name}": value for name, value in read_weights(Path(directory) / WEIGHTS).items()}
+    load_weights(model, state | read_weights(Path(directory) / DECODER), directory)
     model.came_from(export)
     model.backbone.came_from(export)
     return model.eval(), model.transform
-
-
-def read_weights(directory: str | Path, name: str = WEIGHTS) -> dict[str, Tensor]:
-    """The tensors of a file of an exported folder, by name.
-
-    Raises:
-        ValueError: it is no safetensors file.
-    """
-    path = Path(directory) / name
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or is damaged ({error}); copy the folder again") from error
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
@@ -234,7 +204,7 @@ def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _save_weights(model: nn.Module, path: Path, *, without: str | None = None) -> None:
     state = {name: v for name, v in model.state_dict().items() if without is None or not name.startswith(without)}
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, path)
+    write_weights(state, path)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -5,11 +5,11 @@ What they read and write is the exported folder of ``hicmae.exported``, on this 
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from hicmae.config import InputSpec, ModelConfig
 
@@ -59,40 +59,17 @@ class HubModel(ModelHubMixin):
             raise TypeError(
                 f"from_pretrained got {unknown}; beside the name it takes {sorted(_DOWNLOAD)}: the folder says the rest"
             )
-        name = Path(pretrained_model_name_or_path)
-        if not name.is_dir() and (name.is_absolute() or len(name.parts) > 2):  # the name of no repository
-            raise FileNotFoundError(f"no exported folder at {name}")
-        return super().from_pretrained(pretrained_model_name_or_path, **download)
-
-    @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        **model_kwargs: Any,  # fields of config.json by the mixin's guess
-    ) -> Self:
         from hicmae import exported
 
-        directory = model_id
-        if not Path(model_id).is_dir():
-            directory = snapshot_download(
-                model_id,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-                allow_patterns=list(exported.FILES),
-            )
+        directory = Path(pretrained_model_name_or_path)
+        if not directory.is_dir():
+            directory = _download(directory, **download)
         load: Any = getattr(exported, f"load_{cls.kind}")
         return load(directory)[0]
 
-    def save_pretrained(self, save_directory: str | Path, **settings: Any) -> str | None:
+    def save_pretrained(
+        self, save_directory: str | Path, *, push_to_hub: bool = False, repo_id: str | None = None, **settings: Any
+    ) -> str | None:
         """Write an exported folder (of a ``HiCMAE``, with its decoder); one that is there is replaced.
 
         Where the weights are those that were loaded, their provenance is kept; where they changed, it becomes that of
@@ -100,49 +77,57 @@ class HubModel(ModelHubMixin):
 
         Args:
             save_directory: the folder.
-            settings: ``push_to_hub``, ``repo_id`` and others, as huggingface_hub has them.
+            push_to_hub: upload it, too.
+            repo_id: the repository then; by default it is named as the folder.
+            settings: of ``push_to_hub``, as huggingface_hub has them.
+
+        Returns:
+            The URL of the commit, where it was pushed.
 
         Raises:
             ValueError: the folder exists and is no export.
         """
-        from hicmae.exported import refuse_foreign
+        from hicmae.export_folder import replacing
 
-        refuse_foreign(Path(save_directory))
-        return super().save_pretrained(save_directory, **settings)
+        directory = Path(save_directory).resolve()
+        with replacing(directory) as draft:  # the mixin takes an older config.json away before it begins
+            super().save_pretrained(draft)
+        return self.push_to_hub(repo_id=repo_id or directory.name, **settings) if push_to_hub else None
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from hicmae.exported import CONFIG, FILES
-
-        with tempfile.TemporaryDirectory(dir=save_directory, prefix=".draft-") as name:
-            draft = self._draft(Path(name) / "export")
-            for file in sorted(FILES, key=CONFIG.__eq__):  # the configuration last: with it, the folder is whole
-                if (draft / file).exists():
-                    (draft / file).replace(save_directory / file)
-                else:
-                    (save_directory / file).unlink(missing_ok=True)
-
-    def _draft(self, directory: Path) -> Path:
         from hicmae.exported import read_export, save_export
 
-        def save(provenance: dict[str, Any]) -> Path:
+        def save(provenance: dict[str, Any]) -> None:
             model: Any = self
             pretraining = self.kind == "pretraining"
-            return save_export(
-                directory,
+            save_export(
+                save_directory,
                 model.backbone if pretraining else model,
                 spec=self._spec,
                 provenance=provenance,
                 decoder=model if pretraining else None,
             )
 
+        save({} if self.origin is None else self.origin.provenance)
         if self.origin is None:
-            return save({})
-        save(self.origin.provenance)
-        weights = {name: digest for name, digest in read_export(directory).sha256.items() if name != "README.md"}
+            return
+        weights = {name: digest for name, digest in read_export(save_directory).sha256.items() if name != "README.md"}
         if weights != {name: digest for name, digest in self.origin.sha256.items() if name in weights}:
-            save({"derived_from": {"sha256": self.origin.sha256, **self.origin.provenance}})
-        return directory
+            save(self.origin.derived())
 
     @property
     def _spec(self) -> InputSpec:
         return self.spec or InputSpec.for_model(self.config)
+
+
+def _download(name: Path, **options: Any) -> Path:
+    """The files of an exported folder in a repository of a model hub, and no others."""
+    from hicmae.exported import FILES
+
+    if name.is_absolute() or len(name.parts) > 2:  # the name of no repository
+        raise FileNotFoundError(f"no exported folder at {name}")
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=list(FILES), **options))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:  # huggingface_hub says which
+        error.add_note(f"There is no folder {name} here, so it was taken for a repository of a model hub.")
+        raise

@@ -17,9 +17,10 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from hicmae.backbone import Backbone
 from hicmae.checkpoint import check_same_architecture, read_backbone
 from hicmae.config import PRESETS, InputSpec, ModelConfig
+from hicmae.encoder import Encoder
+from hicmae.layers import initialize
 from hicmae.patches import video_to_patches
 
 _POOLINGS = ("avg", "")
@@ -34,7 +35,7 @@ class VideoEncoder(nn.Module):
         global_pool: ``avg``, the mean over tokens, or empty: tokens are not pooled.
         in_chans: colour channels: 3.
         drop_rate: dropout before the head.
-        drop_path_rate: stochastic-depth rate of the last layer.
+        drop_path_rate: stochastic-depth rate of the last layer; it grows linearly from 0.
     """
 
     def __init__(
@@ -54,7 +55,15 @@ class VideoEncoder(nn.Module):
         self.num_classes = num_classes
         self.num_features = self.head_hidden_size = self.embed_dim = config.width
         self.global_pool = _pooling(global_pool)
-        self.encoder = Backbone(config, drop_path=drop_path_rate).video_encoder
+        self.encoder = Encoder(
+            tokens=config.video_tokens,
+            patch_values=config.video_patch_values,
+            width=config.width,
+            heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            drop_path=[drop_path_rate * layer / max(1, config.depth - 1) for layer in range(config.depth)],
+        )
+        initialize(self.encoder)
         self.feature_info = [
             {"module": f"encoder.blocks.{layer}", "num_chs": config.width, "reduction": config.patch_size}
             for layer in range(config.depth)

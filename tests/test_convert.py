@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from hicmae.checkpoint import read_backbone
 from hicmae.cli import main
 from hicmae.heads import Targets, categorical, dimensional
 from hicmae.patches import sinusoid_positions
+from hicmae.pretraining import Objective
 from hicmae.reference.report import write_rows
 from tests.goldens_data import FINETUNE_STATE, MICRO, PRETRAIN_STATE
 from tests.tiny_model import TINY, shake
@@ -235,7 +237,33 @@ def test_settings_in_the_file_tell_sizes_and_timing(tmp_path, capsys):
     assert vars(reference.read_file(tmp_path / "run.pth"))["settings"].keys() == vars(args).keys() - {"data_path"}
 
 
+def test_settings_of_pretraining_tell_taps_and_what_the_decoders_predict(tmp_path):
+    state = load_file(PRETRAIN_STATE)
+    told = {"return_intermediate_features": [1, 2], "inter_contrastive_temperature": 0.1, "loss_weight": 0.5}
+    args = argparse.Namespace(
+        input_size=32, input_size_audio=64, num_mel_bins=32, use_frame_diff_as_target=False, betas=[Path("x")], **told
+    )
+    torch.save({"model": state, "args": args}, tmp_path / "run.pth")
+    known = ["--with-decoder", "--config", "heads=2", "decoder_heads=2"]
+    assert convert(tmp_path / "run.pth", tmp_path / "folder", *known) == 0
+    model, _ = hicmae.load_pretraining(tmp_path / "folder")
+    expected = Objective(contrastive_weight=0.5, temperature=0.1, frame_difference=False)
+    assert (model.config.taps, model.objective) == ((1, 2), expected)
+    assert reference.load_pretraining(tmp_path / "run.pth", MICRO).objective == expected
+    assert "betas" not in reference.read_file(tmp_path / "run.pth").settings
+
+
 # ---------------------------------------------------------------- what is refused
+
+
+def test_a_head_that_ends_in_a_function_is_not_taken_for_one_without(tmp_path, capsys):
+    args = argparse.Namespace(head_activation_func="sigmoid")
+    torch.save({"model": load_file(FINETUNE_STATE), "args": args}, tmp_path / "run.pth")
+    assert convert(tmp_path / "run.pth", tmp_path / "folder", *FINETUNED) == 2
+    assert "head_activation_func='sigmoid'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="ends in a function that recognisers here do not have"):
+        reference.load_recognizer(tmp_path / "run.pth", MICRO)
+    assert convert(tmp_path / "run.pth", tmp_path / "folder", "--backbone-only", *FINETUNED) == 0
 
 
 def small(**shapes: tuple[int, ...]) -> dict[str, Tensor]:
@@ -303,6 +331,17 @@ def test_wishes_that_do_not_fit(tmp_path, monkeypatch, capsys, words, complaint)
 def test_shapes_alone_do_not_tell_the_heads_of_an_unpublished_width(capsys, tmp_path):
     assert convert(FINETUNE_STATE, tmp_path / "folder") == 2
     assert "heads must be given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"\x00" * 90, b"\x80\x02X\xff\xff\xff\x7f", b"\x80\x02cos\nsystem\n", b"\x80\x02}(K"]
+)
+def test_a_damaged_pickle_is_said(tmp_path, capsys, damage):
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("x/data.pkl", damage)
+        archive.writestr("x/version", "3")
+    assert convert(tmp_path / "x.pth", tmp_path / "folder") == 2
+    assert "damaged" in capsys.readouterr().err
 
 
 def test_values_that_are_no_numbers_are_refused(tmp_path, capsys):

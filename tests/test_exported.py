@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import re
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -242,13 +242,15 @@ def test_a_folder_of_schema_1_loads(folder: Path, tmp_path: Path) -> None:
     (old / "config.json").write_text(json.dumps({
         "schema": 1, "hicmae": "0.1.0", "kind": "recognizer", "model": TINY.to_dict(), "input": SPEC.to_dict(),
         "modalities": ["video", "audio"], "classes": ["calm", "angry"], "dimensions": ["valence", "arousal"],
-        "parameters": 1, "sha256": {"model.safetensors": digest}, "provenance": {"job": "finetune"},
+        "parameters": 1, "sha256": {"model.safetensors": digest},
+        "provenance": {"job": "finetune", "data": {"name": "/home/ann/clips.csv"}, "init": "/home/ann/export"},
     }))  # fmt: skip
     (old / "README.md").write_text("# HiCMAE recognizer\n")
     found, transform = hicmae.load_recognizer(old)
     assert torch.equal(found(*clips(1)).logits, model(*clips(1)).logits)
     assert (found.targets, transform.spec) == (TARGETS, SPEC)
     assert read_export(old).objective is None
+    assert read_export(old).provenance == {"job": "finetune", "data": {"name": "clips.csv"}, "init": {"name": "export"}}
     assert main(["export", str(old), str(tmp_path / "new")]) == 0
     assert settings_of(tmp_path / "new")["schema"] == 2
     assert torch.equal(hicmae.load_recognizer(tmp_path / "new")[0](*clips(1)).logits, found(*clips(1)).logits)
@@ -266,12 +268,21 @@ def test_a_folder_of_schema_1_loads(folder: Path, tmp_path: Path) -> None:
         ({"schema": None}, "no number under 'schema'"),
         ({"surprise": 1}, "has 'surprise', which this schema has not"),
         ({"input": [1]}, "has list under 'input'"),
-        ({"model": {"widht": 3}}, "unknown ModelConfig fields .'widht'."),
+        ({"model": TINY.to_dict() | {"widht": 3}}, "unknown ModelConfig fields .'widht'."),
         ({"modalities": ["smell"]}, "must be video, audio or both"),
         ({"targets": {"labels": []}}, "labels"),
         ({"targets": None}, "a recognizer without targets"),
         ({"kind": "encoder"}, "kind is 'encoder', which is none of backbone, recognizer"),
-        ({"decoder": {"objective": {}}}, r"no sha256 of decoder\.safetensors"),
+        ({"decoder": {"objective": asdict(Objective())}}, r"no sha256 of decoder\.safetensors"),
+        ({"model": TINY.to_dict() | {"heads": 1.0}}, r"it has model\.heads 1\.0"),
+        ({"model": TINY.to_dict() | {"mlp_ratio": -1}}, "mlp_ratio=-1 must be positive"),
+        ({"input": SPEC.to_dict() | {"log_mel_mean": "x"}}, r"it has input\.log_mel_mean 'x'"),
+        ({"input": SPEC.to_dict() | {"log_mel_std": float("nan")}}, r"it has input\.log_mel_std nan"),
+        ({"input": SPEC.to_dict() | {"num_frames": 16}}, r"model\.num_frames is 4, input\.num_frames 16"),
+        ({"input": SPEC.to_dict() | {"image_mean": [0.5]}}, "not of three colours"),
+        ({"input": {k: v for k, v in SPEC.to_dict().items() if k != "image_std"}}, r"it has no input\.image_std"),
+        ({"decoder": {"objective": asdict(Objective()) | {"frame_difference": 1}}}, "objective.frame_difference 1"),
+        ({"sha256": {"model.safetensors": 5}}, r"it has sha256\.model\.safetensors 5"),
         ({"sha256": {"model.safetensors": "0", "../../secret": "0"}}, r"\.\./\.\./secret is no name of a file"),
     ],
 )
@@ -308,3 +319,51 @@ def test_a_pickle_in_the_folder_is_never_opened(folder: Path, tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"model\.safetensors is no safetensors file"):
         hicmae.load_backbone(folder)
     assert not (tmp_path / "made_by_a_pickle").exists()
+
+
+def test_a_backbone_has_not_the_scores_of_the_recogniser_it_is_cut_from(folder: Path, tmp_path: Path) -> None:
+    assert main(["export", str(folder), str(tmp_path / "cut"), "--backbone-only"]) == 0
+    export = read_export(tmp_path / "cut")
+    assert export.provenance == {"derived_from": {"sha256": read_export(folder).sha256, "provenance": PROVENANCE}}
+    card = (tmp_path / "cut" / "README.md").read_text()
+    assert "## Results" not in card
+    assert "; made by:\n  - job: finetune\n" in card
+    assert main(["export", str(folder), str(tmp_path / "whole")]) == 0
+    assert read_export(tmp_path / "whole").provenance == PROVENANCE
+
+
+# ---------------------------------------------------------------- where it is written
+
+
+def test_files_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    model = pretraining_model()
+    folder = save_export(tmp_path / "export", model.backbone, spec=SPEC, provenance={}, decoder=model)
+    (tmp_path / "other").touch()
+    expected = (tmp_path / "other").stat().st_mode
+    assert {file.name: file.stat().st_mode for file in folder.iterdir()} == dict.fromkeys(
+        ("config.json", "README.md", "model.safetensors", "decoder.safetensors"), expected
+    )
+
+
+def test_what_else_lies_in_an_export_stays_when_it_is_replaced(folder: Path, tmp_path: Path) -> None:
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    (folder / "notes.txt").write_text("...")
+    (tmp_path / "link").symlink_to(folder)
+    save_export(tmp_path / "link", Backbone(TINY), spec=SPEC, provenance={})
+    assert read_export(folder).kind == "backbone"
+    assert (folder / ".git" / "HEAD").read_text() == "ref: refs/heads/main"
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
+        "README.md", "config.json", "model.safetensors", "notes.txt"
+    ]  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "link"]
+
+
+@pytest.mark.parametrize("held", ['{"model_type": "vivit"}', "{", "[]", '{"schema": 1, "hicmae": "0.1", "kind": "x"}'])
+def test_a_config_json_of_another_project_is_no_export(tmp_path: Path, held: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text(held)
+    (tmp_path / "mine" / "thesis.tex").write_text("...")
+    with pytest.raises(ValueError, match="mine exists and is no exported folder"):
+        save_export(tmp_path / "mine", Backbone(TINY), spec=SPEC, provenance={})
+    assert (tmp_path / "mine" / "thesis.tex").exists()

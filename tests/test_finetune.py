@@ -23,6 +23,7 @@ import hicmae
 from finetune.__main__ import main
 from finetune.data import FinetuneData
 from finetune.module import FinetuneModule
+from finetune.origin import origin_of, origins_of
 from hicmae.backbone import Backbone
 from hicmae.checkpoint import read_export, read_pretraining, save_export
 from hicmae.cli import main as hicmae_main
@@ -192,6 +193,10 @@ def test_the_export_says_what_it_was_made_of(run: Path, manifest: Path, tmp_path
     assert again.targets is not None
     assert again.targets.ranges == {"valence": (0.0, 1.0)}
     assert again.provenance["recipe"] == found["recipe"]
+    assert hicmae_main(["export", str(tmp_path / "out"), str(tmp_path / "cut"), "--backbone-only"]) == 0
+    for kept in (run / "export", run / "checkpoints" / "best.ckpt", tmp_path / "out", tmp_path / "cut"):
+        assert origin_of(kept) == found["protocol"]  # else it could start a run of another fold
+        assert [protocol for _, protocol in origins_of(kept)] == [found["protocol"]]
     assert again.sha256["model.safetensors"] == read_export(run / "export").sha256["model.safetensors"]
 
 
@@ -203,7 +208,9 @@ def test_the_origin_of_a_start_is_its_hash_and_its_own_provenance(pretrained: Pa
     }  # fmt: skip
     checkpoint = run / "checkpoints" / "best.ckpt"
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    assert weights_origin(checkpoint) == {"name": "best.ckpt", "sha256": digest}
+    found = weights_origin(checkpoint)
+    assert (found["name"], found["sha256"]) == ("best.ckpt", digest)
+    assert found["provenance"]["protocol"] == read_export(run / "export").provenance["protocol"]
 
 
 def test_a_teacher_is_noted_as_a_start_is(pretrained: Path, manifest: Path) -> None:

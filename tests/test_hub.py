@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelHubMixin
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 import hicmae
 from hicmae.backbone import Backbone
@@ -57,8 +60,8 @@ def test_changed_weights_are_said_to_be_derived(folder: Path, tmp_path: Path) ->
     model.save_pretrained(tmp_path / "changed")
     derived = read_export(tmp_path / "changed").provenance
     assert list(derived) == ["derived_from"]
-    assert derived["derived_from"]["sha256"] == read_export(folder).sha256
-    assert derived["derived_from"]["metrics"] == PROVENANCE["metrics"]
+    assert derived["derived_from"] == {"sha256": read_export(folder).sha256, "provenance": PROVENANCE}
+    assert "## Results" not in (tmp_path / "changed" / "README.md").read_text()
     again = EmotionRecognizer.from_pretrained(tmp_path / "changed")
     assert torch.equal(again.head.classifier.bias, model.head.classifier.bias)
 
@@ -88,7 +91,6 @@ def test_a_repository_is_fetched_without_foreign_files(folder: Path, monkeypatch
         calls.append((repository, options))
         return str(folder)
 
-    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", lambda **more: str(folder / "config.json"))
     monkeypatch.setattr("hicmae.hub.snapshot_download", fetch)
     model = EmotionRecognizer.from_pretrained("someone/hicmae-tiny", revision="v1", local_files_only=True)
     assert torch.equal(model(*clips(1)).logits, made_recognizer()(*clips(1)).logits)
@@ -105,11 +107,37 @@ def test_what_the_folder_decides_is_not_to_be_given(folder: Path) -> None:
 def test_errors_are_those_of_the_folder(folder: Path) -> None:
     with pytest.raises(ValueError, match="holds no decoder"):
         hicmae.HiCMAE.from_pretrained(folder)
+    for text in ("{", "[]"):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(ValueError, match=r"config\.json is no export configuration"):
+            Backbone.from_pretrained(folder)
     (folder / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
         Backbone.from_pretrained(folder)
     with pytest.raises(FileNotFoundError, match=r"no exported folder at .*nothing"):
         Backbone.from_pretrained(folder / "nothing")
+
+
+def test_a_name_that_is_no_folder_and_no_repository_says_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> str:
+        raise LocalEntryNotFoundError("cannot find the requested files in the local cache")
+
+    monkeypatch.setattr("hicmae.hub.snapshot_download", offline)
+    with pytest.raises(LocalEntryNotFoundError) as caught:
+        Backbone.from_pretrained("exportd")
+    assert caught.value.__notes__ == [
+        "There is no folder exportd here, so it was taken for a repository of a model hub."
+    ]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])  # noqa: S301
+def test_a_copied_model_is_the_same_with_all_that_is_known_of_it(folder: Path, tmp_path: Path, copied: Any) -> None:
+    model = EmotionRecognizer.from_pretrained(folder)
+    other = copied(model)
+    assert torch.equal(other(*clips(1)).logits, model(*clips(1)).logits)
+    other.save_pretrained(tmp_path / "copy")
+    for name in names(folder):
+        assert (tmp_path / "copy" / name).read_bytes() == (folder / name).read_bytes(), name
 
 
 def test_pushing_uploads_an_exported_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,3 +161,15 @@ def test_pushing_uploads_an_exported_folder(folder: Path, tmp_path: Path, monkey
     assert names(pushed) == names(folder)
     assert json.loads((pushed / "config.json").read_text())["kind"] == "recognizer"
     assert torch.equal(EmotionRecognizer.from_pretrained(pushed)(*clips(1)).logits, model(*clips(1)).logits)
+
+
+def test_an_older_export_survives_a_save_that_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {name: (folder / name).read_bytes() for name in names(folder)}
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("hicmae.exported.write_weights", full)
+    with pytest.raises(OSError, match="no space left"):
+        Backbone(TINY).save_pretrained(folder)
+    assert {name: (folder / name).read_bytes() for name in names(folder)} == before

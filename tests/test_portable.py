@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hicmae.backbone import Backbone
 from hicmae.checkpoint import save_export
-from hicmae.cli import main
+from hicmae.cli import export, main
 from hicmae.config import InputSpec
 from hicmae.heads import Targets
 from hicmae.inference.items import media_item
@@ -36,7 +41,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 SMALL = replace(TINY, depth=2, fusion_depth=1, taps=(1,), decoder_depth=2)
 """An exporter's time goes by layers."""
 SPEC = InputSpec.for_model(SMALL)
-TARGETS = Targets(classes=("angry", "happy", "neutral"), dimensions=("valence",))
+TARGETS = Targets(classes=("angry", "happy", "neutral"), dimensions=("valence",), ranges={"valence": (-1, 1)})
 
 
 def recognizer(seed: int = 0, **settings: Any) -> EmotionRecognizer:
@@ -110,6 +115,33 @@ def test_transform_file_gives_the_inputs_of_a_clip(exported: Path, film: Path) -
         np.testing.assert_allclose(found[name], expected[name].numpy(), rtol=0, atol=1e-3)  # type: ignore[literal-required]
 
 
+def test_a_file_read_without_this_library_gets_the_same_answer(exported: Path, film: Path) -> None:
+    """As the folder's README.md says it: PyAV and Pillow, numpy and onnxruntime."""
+    with av.open(str(film)) as container:
+        pictures = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    times = np.array([time for time, _ in pictures])
+    places = np.searchsorted(times, SPEC.frame_interval_s * np.arange(SPEC.num_frames) + 1e-6, side="right") - 1
+    size = (SPEC.image_size, SPEC.image_size)
+    resized = [np.asarray(Image.fromarray(pictures[i][1]).resize(size, Image.Resampling.BILINEAR)) for i in places]
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=SPEC.sample_rate_hz)
+    with av.open(str(film)) as container:
+        parts = [
+            part.to_ndarray()[0] for frame in [*container.decode(audio=0), None] for part in resampler.resample(frame)
+        ]
+    sound = np.concatenate(parts)[: SPEC.audio_samples]
+    decoded = {
+        "frames": np.stack(resized)[None],
+        "waveform": np.pad(sound, (0, SPEC.audio_samples - len(sound)))[None],
+        "sound_samples": np.array([len(sound)]),
+    }
+    inputs = session_outputs(exported / "transform.onnx", decoded)
+    found = session_outputs(exported / "model.onnx", inputs)["probabilities"]
+    with torch.no_grad():
+        logits = recognizer()(**ClipTransform(SPEC)(film, position=0.0)).logits
+    assert logits is not None
+    np.testing.assert_allclose(found, logits.softmax(-1).numpy(), rtol=0, atol=1e-4)
+
+
 def test_config_describes_the_files_and_their_check(exported: Path) -> None:
     config = json.loads((exported / "config.json").read_text())
     for name, digest in config["sha256"].items():
@@ -141,6 +173,7 @@ def test_lines_of_the_card_run_with_numpy_and_onnxruntime_alone(
     assert "[[" in capsys.readouterr().out
     assert scope["inputs"]["video"].shape == (2, 3, 4, 32, 32)
     assert "angry, happy, neutral" in card
+    assert "valence (labels from -1 to 1; outputs may lie beyond)" in card
     assert "Intended use" in card
 
 
@@ -149,6 +182,34 @@ def test_a_file_of_other_weights_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"does not compute what the model computes: output .* nothing was kept"):
         write(tmp_path / "out", recognizer(seed=1))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_is_stopped_leaves_nothing(
+    exported: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_export(tmp_path / "source", recognizer(), spec=SPEC, provenance={})
+
+    def stopped(graph: Graph, path: Path) -> None:
+        path.write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setitem(formats.FORMATS, "onnx", replace(formats.FORMATS["onnx"], write=stopped))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="143"):
+        main(["export", str(tmp_path / "source"), str(tmp_path / "out"), "--format=onnx", "--check-clips", str(film)])
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_many_clips_are_checked_with_some_and_said(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(5):
+        shutil.copy(film, tmp_path / f"{number}.mp4")
+    monkeypatch.setattr(export, "MOST_CHECK_CLIPS", 2)
+    found = export._check_clips(argparse.Namespace(check_clips=[tmp_path]), SPEC, ("video", "audio"))
+    assert len(found.frames) == 2
+    assert "checking with 2 of the 5 clips given" in caplog.text
 
 
 @pytest.mark.usefixtures("copied")
@@ -217,6 +278,13 @@ def test_program_of_one_modality_computes_what_the_backbone_computes(tmp_path: P
     torch.testing.assert_close(
         found["audio_layer_means"].transpose(0, 1), expected.layer_means["audio"], rtol=0, atol=1e-5
     )
+
+
+def test_the_page_shows_the_figures_of_the_benchmark() -> None:
+    from benchmarks.formats import page
+
+    folder = Path(__file__).parent.parent / "docs" / "benchmarks"
+    assert page(json.loads((folder / "formats.json").read_text())) == (folder / "formats.md").read_text()
 
 
 def test_files_name_no_path_of_this_machine(exported: Path) -> None:
@@ -290,4 +358,4 @@ def test_safetensors_stays_the_default_and_keeps_what_the_model_was_trained_with
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["kind"] == "backbone"
     assert config["modalities"] == ["video"]
-    assert config["provenance"] == {"recipe": "none"}
+    assert config["provenance"]["derived_from"]["provenance"] == {"recipe": "none"}

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.student import speed_table, train_table
 from finetune.__main__ import main
 from finetune.fold_results import _teachers
 from finetune.lesson import Lesson
@@ -174,11 +175,17 @@ def test_a_teacher_of_smaller_frames_gets_them_reduced(tmp_path: Path) -> None:
     student.training_step(large_batch(), 0)
 
 
-def test_what_the_teacher_does_not_know_is_learnt_from_labels_and_said(tmp_path: Path) -> None:
+def teacher_of(folder: Path, targets: Targets) -> Path:
     torch.manual_seed(0)
     config = ModelConfig.preset("micro", **SMALL)
-    model = EmotionRecognizer(Backbone(config), Targets(classes=EMOTIONS))
-    path = save_export(tmp_path / "classes", model, spec=InputSpec.for_model(config), provenance={})
+    model = EmotionRecognizer(Backbone(config), targets)
+    return save_export(folder, model, spec=InputSpec.for_model(config), provenance={})
+
+
+def test_what_the_teacher_does_not_know_is_learnt_from_labels_and_said(tmp_path: Path) -> None:
+    path = teacher_of(tmp_path / "classes", Targets(classes=EMOTIONS))
+    with pytest.raises(ValueError, match=r"weight=1 gives labels no weight, and the teacher .* does not know valence"):
+        taught(path, distillation=DistillationConfig(weight=1.0))
     student = taught(path)
     assert student.lesson is not None
     assert "learnt from labels alone: valence" in student.lesson.describe(32)
@@ -187,7 +194,23 @@ def test_what_the_teacher_does_not_know_is_learnt_from_labels_and_said(tmp_path:
     assert "teacher_dimensional_loss" not in losses
 
 
+def test_dimensions_alone_are_weighed_against_the_teacher_as_against_labels(tmp_path: Path) -> None:
+    path = teacher_of(tmp_path / "valence", Targets(dimensions=("valence",)))
+    losses = {weight: taught(path, dimensional_weight=weight).training_step(batch(), 0) for weight in (1.0, 3.0)}
+    torch.testing.assert_close(losses[3.0]["teacher_loss"], 3 * losses[1.0]["teacher_loss"])
+
+
 # ---------------------------------------------------------------- a run
+
+
+def test_the_page_shows_the_figures_of_the_benchmark() -> None:
+    docs = Path(__file__).parent.parent / "docs"
+    result, page = (
+        json.loads((docs / "benchmarks" / "student.json").read_text()),
+        (docs / "distillation.md").read_text(),
+    )
+    for table in (speed_table(result["speed"]), train_table(result["train"])):
+        assert table in page
 
 
 def test_the_shipped_settings_teach_a_student_of_the_size_that_the_page_measures(
@@ -349,10 +372,15 @@ def test_teachers_that_cannot_teach_or_know_the_test_are_refused_before_training
     protocol = read_export(run / "export").provenance["protocol"]
     knows = make_teacher(tmp_path / "knows", provenance={"protocol": protocol | {"test_fold": 3}})
     chosen = make_teacher(tmp_path / "chosen", provenance={"protocol": protocol | {"paper": True}})
+    parent = {"name": "old", "provenance": {"protocol": protocol | {"test_fold": 3}}}
+    descends = make_teacher(
+        tmp_path / "descends", provenance={"protocol": protocol | {"content": "other"}, "teacher": parent}
+    )
     for path, more, words in (
         (tmp_path / "gone", (), "no checkpoint at"),
         (knows, (), "fold None was among its training clips"),
         (chosen, (), "was chosen on the test clips"),
+        (descends, (), f"{tmp_path}/descends, whose teacher old was trained with fold 3 as its test"),
         (run / "export", ("--model.input={frame_interval_s: 0.2}",), "frame_interval_s 0.16, the student's is 0.2"),
         (run / "export", ("--model.distillation.weight=0",), "distillation.weight"),
     ):

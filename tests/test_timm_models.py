@@ -11,10 +11,13 @@ import torch
 
 import hicmae.timm_models  # noqa: F401  registers
 from hicmae.backbone import Backbone
-from hicmae.checkpoint import save_export
-from hicmae.config import InputSpec, ModelConfig
+from hicmae.checkpoint import load_backbone, save_export
+from hicmae.config import PRESETS, InputSpec, ModelConfig
 from hicmae.heads import categorical
+from hicmae.portable.formats import open_program, write_program
+from hicmae.portable.graphs import BackboneGraph
 from hicmae.recognition import EmotionRecognizer
+from tests.media_files import make_clip
 
 MICRO = ModelConfig.preset("micro")
 SPEC = InputSpec.for_model(MICRO)
@@ -44,6 +47,24 @@ def test_features_equal_the_exported_backbones(backbone, export, video):
     assert torch.equal(features, Backbone.from_pretrained(export)(video=video).video_tokens)
     assert torch.equal(model(video), features.mean(dim=1))
     assert torch.equal(timm.create_model(NAME, folder=export, global_pool="").eval()(video), features)
+
+
+def test_timm_hub_and_exported_program_give_the_same_features_of_a_clip(tmp_path, monkeypatch):
+    small = PRESETS["micro"] | {"depth": 2, "fusion_depth": 1, "taps": (1,), "decoder_depth": 2}
+    monkeypatch.setitem(PRESETS, "micro", small)  # an exporter's time goes by layers
+    export = save_export(tmp_path / "export", Backbone(ModelConfig.preset("micro")), spec=SPEC, provenance={})
+    make_clip(tmp_path / "clip.mp4", size=(96, 96))
+    hub = Backbone.from_pretrained(export)
+    video = hub.transform(tmp_path / "clip.mp4")["video"]
+    loaded, _ = load_backbone(export)
+    write_program(BackboneGraph(loaded, SPEC, ("video",)), tmp_path / "model.pt2")
+    program = open_program(tmp_path / "model.pt2")({"video": video.numpy()})
+    with torch.no_grad():
+        features, of_timm = hub(video=video), timm.create_model(NAME, folder=export).eval().forward_features(video)
+    assert features.video_tokens.std() > 0.1
+    torch.testing.assert_close(of_timm, features.video_tokens, rtol=0, atol=1e-5)
+    for name in ("video_tokens", "pooled"):
+        torch.testing.assert_close(torch.from_numpy(program[name]), getattr(features, name), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["backbone", "recogniser"])
@@ -102,7 +123,8 @@ def test_a_head_can_be_put_on_and_replaced(video):
 def test_drop_rates_reach_the_model():
     model = timm.create_model("hicmae_micro", drop_path_rate=0.3, drop_rate=0.4)
     assert model.head_drop.p == 0.4
-    assert model.encoder.blocks[-1].drop_path.p > 0.1
+    rates = [getattr(block.drop_path, "p", 0.0) for block in model.encoder.blocks]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
 def test_what_does_not_fit_is_refused(backbone, export, tmp_path, video):

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import math
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +20,10 @@ if TYPE_CHECKING:
     from hicmae.recognition import EmotionRecognizer
 
 FORMATS = ("safetensors", "onnx", "torch-export")
+MOST_CHECK_CLIPS = 64
+"""More are too many to hold, and to run six times through a large model."""
+
+logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,23 +58,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="onnx, torch-export: files, folders, patterns, manifests or shards to check with, beside noise; by "
-        "default a few synthetic talking faces",
+        help="onnx, torch-export: files, folders, patterns, manifests or shards to check with, beside noise (at most "
+        f"{MOST_CHECK_CLIPS} clips, spread over all); by default a few synthetic talking faces",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Export; returns 0."""
+    _refuse_meaningless(args)
+    with _cleaning_up_when_stopped():
+        return _export(args)
+
+
+def _export(args: argparse.Namespace) -> int:
     from hicmae.backbone import Backbone
     from hicmae.checkpoint import read_backbone, read_pretraining, read_provenance, read_recognizer, save_export
-    from hicmae.portable.folder import refuse_other
+    from hicmae.export_folder import refuse_foreign
 
-    _refuse_meaningless(args)
     source = Path(args.checkpoint)
     if source.is_dir() and source.resolve() == args.out.resolve():
         raise ValueError(f"{args.out} is the checkpoint itself; choose another folder to write")
-    refuse_other(args.out, args.format)
-    provenance = read_provenance(source)
+    refuse_foreign(args.out, args.format)
+    provenance = read_provenance(source, backbone_only=args.backbone_only)
     weights = read_backbone(source)
     pretraining = read_pretraining(source) if args.with_decoder else None
     if args.with_decoder and pretraining is None:
@@ -89,6 +103,20 @@ def run(args: argparse.Namespace) -> int:
     with_decoders = " and the decoders" if pretraining is not None else ""
     sys.stdout.write(f"exported the {kind}{with_decoders} to {folder}\n")
     return 0
+
+
+@contextmanager
+def _cleaning_up_when_stopped() -> Iterator[None]:
+    """A SIGTERM (a batch system's, ``timeout``'s) ends by an exception, so that no half of an export stays behind."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse_meaningless(args: argparse.Namespace) -> None:
@@ -141,7 +169,11 @@ def _check_clips(args: argparse.Namespace, spec: InputSpec, modalities: tuple[Mo
 
     if args.check_clips is None:
         return synthetic_clips(spec)
-    return read_clips(find_items(args.check_clips), spec, modalities)
+    items = find_items(args.check_clips)
+    chosen = items[:: math.ceil(len(items) / MOST_CHECK_CLIPS)]
+    if len(chosen) < len(items):
+        logger.warning("checking with %d of the %d clips given, spread over them", len(chosen), len(items))
+    return read_clips(chosen, spec, modalities)
 
 
 def _table(written: Written) -> str:
@@ -155,7 +187,7 @@ def _table(written: Written) -> str:
     if written.int8_costs:
         lines.append("int8 against eager PyTorch, on real clips:")
         lines += [
-            f"  model: {cost.output} {cost.largest:.1e}, least cosine {cost.least_cosine:.4f}"
+            f"  model: {cost.output} {cost.largest:.1e}, least cosine {cost.least_cosine:.6f}"
             for cost in written.int8_costs
         ]
     return "\n".join(lines) + "\n"

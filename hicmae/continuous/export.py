@@ -8,9 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 from hicmae.continuous.leader_follower import LeaderFollower, LeaderFollowerConfig
+from hicmae.weights_file import read_weights, write_weights
 
 _KIND = "leader_follower"
 
@@ -18,7 +17,7 @@ _KIND = "leader_follower"
 def save_head(folder: Path, model: LeaderFollower, about: Mapping[str, Any]) -> None:
     """Write a head; ``about`` says further things of it (targets, window, ...), as plain values."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+    write_weights(model.state_dict(), folder / "model.safetensors")
     inputs = {name: len(getattr(model, f"mean_{name}")) for name in model.streams}
     settings = {**about, "kind": _KIND, "inputs": inputs, "model": asdict(model.config)}
     draft = folder / ".config.json.draft"
@@ -43,5 +42,5 @@ def load_head(folder: Path) -> tuple[LeaderFollower, dict[str, Any]]:
     if about.get("kind") != _KIND:
         raise ValueError(f"{path} describes a {about.get('kind')}, not a head of python -m finetune continuous")
     model = LeaderFollower(about["inputs"], len(about["targets"]), LeaderFollowerConfig(**about["model"]))
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    model.load_state_dict(read_weights(folder / "model.safetensors"))
     return model.eval(), about

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hicmae.model_card import origin_and_limits
@@ -30,9 +30,10 @@ def card(settings: Mapping[str, Any]) -> str:
     lines.append("")
     if "video" in settings["modalities"]:
         lines.append(
-            f"- `frames`: {spec['num_frames']} RGB frames {spec['frame_interval_s']} s apart: the face (where it fills "
-            f"the picture: the largest square in the centre), upright, resized to {spec['image_size']} x "
-            f"{spec['image_size']} pixels."
+            f"- `frames`: {spec['num_frames']} RGB frames {spec['frame_interval_s']} s apart, each the one on screen "
+            "at its instant (after the end, the last): the face (where it fills the picture: the largest square in the "
+            f"centre), upright, resized to {spec['image_size']} x {spec['image_size']} pixels by an antialiased "
+            "bilinear filter, which is what Pillow's `BILINEAR` is. Other filters move the answers a little."
         )
     if "audio" in settings["modalities"]:
         lines += [
@@ -44,14 +45,23 @@ def card(settings: Mapping[str, Any]) -> str:
     if targets["classes"]:
         lines.append(f"- classes, in the order of `probabilities` and `logits`: {', '.join(targets['classes'])}")
     if targets["dimensions"]:
-        lines.append(f"- dimensions, in the order of `values`: {', '.join(targets['dimensions'])}")
-    if settings["kind"] == "backbone":
+        named = [_dimension(name, targets["ranges"].get(name)) for name in targets["dimensions"]]
+        lines.append(f"- dimensions, in the order of `values`: {', '.join(named)}")
+    if settings["kind"] == "recognizer":
+        lines.append("- `features`: what both are computed from, after its LayerNorm.")
+    else:
         lines.append("- `..._layer_means`: mean over the tokens of every encoder layer, layers on the second axis.")
     lines += ["", "```python", *_lines_to_run(settings), "```", ""]
     if settings["format"] == "torch-export":
         lines += ["`torch.export.load` unpickles: load this file only if you trust where it comes from.", ""]
     lines += [*_checks(settings["check"]), "", origin_and_limits(settings["provenance"])]
     return "\n".join(lines)
+
+
+def _dimension(name: str, low_high: Sequence[float] | None) -> str:
+    return (
+        name if low_high is None else f"{name} (labels from {low_high[0]:g} to {low_high[1]:g}; outputs may lie beyond)"
+    )
 
 
 def _lines_to_run(settings: Mapping[str, Any]) -> list[str]:
@@ -115,5 +125,9 @@ def _checks(check: Mapping[str, Any]) -> list[str]:
     if "int8" in check:
         lines += ["", "Eight-bit weights then moved the outputs of the model, on the clips that are not noise, by:", ""]
         lines += ["| output | largest difference | least cosine |", "|---|---|---|"]
-        lines += [f"| {row['output']} | {row['largest']:.2e} | {row['least_cosine']:.4f} |" for row in check["int8"]]
+        lines += [f"| {row['output']} | {row['largest']:.2e} | {row['least_cosine']:.6f} |" for row in check["int8"]]
+        shared = (
+            "In a batch, clips share the scale by which activations are rounded: a clip's outputs depend a little on "
+        )
+        lines += ["", f"That was one clip at a time. {shared}those beside it."]
     return lines

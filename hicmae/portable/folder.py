@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from hicmae.backbone import Backbone, Modality
 from hicmae.config import InputSpec
 from hicmae.export_config import Export
+from hicmae.export_folder import CARD, CONFIG, refuse_foreign, replacing
 from hicmae.portable.card import card
 from hicmae.portable.checking import Deviation, deviations, refuse_beyond_tolerance
 from hicmae.portable.clips import Clips, random_clips
@@ -74,16 +74,13 @@ def write_folder(
             f"{' and '.join(modalities)}; export its backbone alone, or leave the modalities out"
         )
     kind.check_installed()
-    refuse_other(folder, format)
+    refuse_foreign(folder, format)  # before the minutes that it takes
     graph: Graph = (
         RecognizerGraph(model, spec) if isinstance(model, EmotionRecognizer) else BackboneGraph(model, spec, modalities)
     )
     transform = TransformGraph(spec, modalities)
     clips = (random_clips(spec), real_clips)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
-        draft = Path(name) / "draft"
-        draft.mkdir()
+    with replacing(folder, format) as draft:
         files = {part: draft / f"{part}{kind.suffix}" for part in ("model", "transform")}
         kind.write(graph, files["model"])
         kind.write(transform, files["transform"])
@@ -91,7 +88,7 @@ def write_folder(
         refuse_beyond_tolerance(found)
         costs: tuple[Int8Cost, ...] = ()
         if int8:
-            exact = files["model"].rename(Path(name) / "exact.onnx")
+            exact = files["model"].rename(draft.parent / "exact.onnx")
             quantize_onnx(exact, files["model"])
             costs = tuple(int8_costs(graph, transform, kind.open(files["model"]), [real_clips]))
             refuse_spoilt(costs, "features" if isinstance(model, EmotionRecognizer) else "pooled")
@@ -106,26 +103,10 @@ def write_folder(
             provenance=provenance,
         )
         settings["check"] = _check_record(found, costs)
-        (draft / "README.md").write_text(card(settings))
+        (draft / CARD).write_text(card(settings), encoding="utf-8")
         settings["sha256"] = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
-        (draft / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
-        if folder.exists():
-            folder.rename(Path(name) / "old")
-        draft.rename(folder)
+        (draft / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
     return Written(folder=folder, deviations=found, int8_costs=costs)
-
-
-def refuse_other(folder: Path, format: str) -> None:
-    """Raise ``ValueError`` where ``folder`` holds something else than an export of this format."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    try:
-        held = json.loads((folder / "config.json").read_text()).get("format", "safetensors")
-    except (OSError, ValueError, AttributeError):
-        held = "no export"
-    if held != format:
-        what = f"an export as {held}" if held != "no export" else held
-        raise ValueError(f"{folder} exists and is {what}; choose another folder or remove it")
 
 
 def _settings(

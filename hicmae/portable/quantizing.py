@@ -1,7 +1,8 @@
 """Eight-bit weights for ONNX files, and what they cost.
 
 Dynamic quantisation: weights of linear layers are stored as integers with a scale for each output; activations are
-rounded while the model runs, with a scale for each tensor. Attention between tokens, softmax, GELU, LayerNorm and the
+rounded while the model runs, with a scale for each tensor, whose clips share it: outputs of a clip depend a little on
+those beside it in the batch. Attention between tokens, softmax, GELU, LayerNorm and the
 head stay in float32. What it costs in accuracy and gains in speed, and what other choices of layers and integers give,
 is in ``docs/benchmarks/formats.md``.
 """
@@ -84,6 +85,6 @@ def refuse_spoilt(costs: Sequence[Int8Cost], features: str) -> None:
     cosine = by_output[features].least_cosine
     if not cosine >= LEAST_COSINE:
         raise ValueError(
-            f"int8 spoils this model: the cosine of its {features} with the float32 ones falls to {cosine:.4f}, least "
+            f"int8 spoils this model: the cosine of its {features} with the float32 ones falls to {cosine:.6f}, least "
             f"allowed is {LEAST_COSINE}; nothing was kept, export without --int8"
         )

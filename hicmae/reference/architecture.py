@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from hicmae.config import PRESETS, InputSpec, ModelConfig
 from hicmae.patches import sinusoid_positions
+from hicmae.pretraining import Objective
 
 _FRAMES_PER_SECOND = 25
 """Of the clips that the reference samples every ``sampling_rate``-th frame of."""
@@ -19,8 +21,14 @@ _NAMED_SETTINGS = {
     "num_frames": "num_frames",
     "input_size_audio": "audio_frames",
     "num_mel_bins": "mel_bins",
+    "return_intermediate_features": "taps",
 }
 """Settings of a run of the reference, and the fields that they are here."""
+_OBJECTIVE_SETTINGS = {
+    "loss_weight": "contrastive_weight",
+    "inter_contrastive_temperature": "temperature",
+    "use_frame_diff_as_target": "frame_difference",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +100,23 @@ def infer_spec(config: ModelConfig, settings: Mapping[str, Any], given: Mapping[
         frames = config.num_frames * stride + 1
         timing = {"frame_interval_s": stride / _FRAMES_PER_SECOND, "audio_seconds": frames / _FRAMES_PER_SECOND}
     return InputSpec.for_model(config, **timing | dict(given or {}))
+
+
+def infer_objective(settings: Mapping[str, Any]) -> Objective:
+    """What the decoders of a run were trained for, as far as its settings say; the paper's else."""
+    named = {ours: settings[name] for name, ours in _OBJECTIVE_SETTINGS.items() if name in settings}
+    return Objective(**named)
+
+
+def refuse_other_models(settings: Mapping[str, Any], path: Path) -> None:
+    """Raise ``ValueError`` for settings that change what a model computes and no shape."""
+    function = settings.get("head_activation_func")
+    if function is not None:
+        raise ValueError(
+            f"the head in {path} ends in a function that recognisers here do not have (head_activation_func="
+            f"{function!r} in its settings): without it, its values would be others. Its backbone can be had: "
+            "--backbone-only, or load_backbone"
+        )
 
 
 def position_tables(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

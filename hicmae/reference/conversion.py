@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from hicmae.backbone import Backbone
 from hicmae.checkpoint import (
@@ -25,11 +24,12 @@ from hicmae.config import InputSpec, ModelConfig
 from hicmae.heads import Targets, categorical, dimensional
 from hicmae.pretraining import HiCMAE
 from hicmae.recognition import EmotionRecognizer
-from hicmae.reference.architecture import infer_architecture, infer_spec
+from hicmae.reference.architecture import infer_architecture, infer_objective, infer_spec, refuse_other_models
 from hicmae.reference.files import ReferenceFile, read_file
 from hicmae.reference.loading import Model, check_values, default_targets, match, to_reference_rows
 from hicmae.reference.names import is_decoder_name
 from hicmae.reference.report import FAULTS, NameRow, raise_faults
+from hicmae.weights_file import write_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +109,9 @@ def _model_of(file: ReferenceFile, config: ModelConfig, wanted: Wanted) -> Model
     if (wanted.classes or wanted.dimensions) and (wanted.backbone_only or not has_head):
         raise ValueError(f"there is no head to name the outputs of in {file.path}: leave --classes, --dimensions out")
     if has_head and not wanted.backbone_only:
+        refuse_other_models(file.settings, file.path)
         return EmotionRecognizer(Backbone(config), _targets(file, wanted))
-    return HiCMAE(config) if has_decoder else Backbone(config)
+    return HiCMAE(config, objective=infer_objective(file.settings)) if has_decoder else Backbone(config)
 
 
 def _targets(file: ReferenceFile, wanted: Wanted) -> Targets:
@@ -217,7 +218,7 @@ def write_theirs(found: Conversion, out: str | Path) -> Path:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
         draft = Path(folder) / out.name
         if out.suffix == ".safetensors":
-            save_file(state, draft)
+            write_weights(state, draft)
         else:
             torch.save({"model": {name: value.clone() for name, value in state.items()}}, draft)
         draft.rename(out)

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hicmae.reference.strangers import recognize, recognize_entries
+from hicmae.weights_file import read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def read_file(path: str | Path) -> ReferenceFile:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    found: Any = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    found: Any = read_weights(path) if path.suffix == ".safetensors" else _load_pickle(path)
     left_out: dict[str, str] = {}
     settings: dict[str, Any] = {}
     if isinstance(found, Mapping):
@@ -109,18 +108,15 @@ class _Placeholder:
 
 
 class _Settings(_Placeholder):
-    """Stands for an ``argparse.Namespace``: keeps its numbers and strings, and nothing else."""
+    """Stands for an ``argparse.Namespace``: keeps its numbers, strings and lists of them, and nothing else."""
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, dict):
-            vars(self).update({k: v for k, v in state.items() if type(v) in (bool, int, float, str) and type(k) is str})
+            vars(self).update({name: value for name, value in state.items() if type(name) is str and _is_plain(value)})
 
 
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or is damaged ({error})") from error
+def _is_plain(value: Any) -> bool:
+    return all(map(_is_plain, value)) if type(value) in (list, tuple) else type(value) in (bool, int, float, str)
 
 
 def _load_pickle(path: Path) -> Any:
@@ -129,6 +125,7 @@ def _load_pickle(path: Path) -> Any:
             f"{path} is no torch checkpoint (no zip archive: cut short, or written by torch before 1.6); "
             "copy it again or save it with a newer torch"
         )
+    foreign: list[str] = []
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         if foreign:
@@ -141,5 +138,5 @@ def _load_pickle(path: Path) -> Any:
             f"{path} would have to run code to be read, or is damaged ({', '.join(foreign) or 'no foreign objects'}); "
             "it was not read. Save its state dict alone as .safetensors where you trust it"
         ) from error
-    except RuntimeError as error:
-        raise ValueError(f"{path} is no torch checkpoint, or is damaged ({error}); copy it again") from error
+    except Exception as error:  # torch names a dozen kinds of damage by as many exceptions
+        raise ValueError(f"{path} is no torch checkpoint, or is damaged ({error!r}); copy it again") from error

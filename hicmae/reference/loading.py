@@ -11,7 +11,13 @@ from hicmae.config import ModelConfig
 from hicmae.heads import Targets, categorical, dimensional
 from hicmae.pretraining import HiCMAE
 from hicmae.recognition import EmotionRecognizer
-from hicmae.reference.architecture import check_table, infer_config, position_tables
+from hicmae.reference.architecture import (
+    check_table,
+    infer_config,
+    infer_objective,
+    position_tables,
+    refuse_other_models,
+)
 from hicmae.reference.files import ReferenceFile, read_file
 from hicmae.reference.names import is_decoder_name, our_name, our_value, reference_name, reference_value
 from hicmae.reference.report import Fate, NameRow, raise_faults
@@ -32,7 +38,7 @@ def load_pretraining(path: str | Path, config: ModelConfig | None = None) -> HiC
         ValueError: listing every missing, unknown or misshapen name.
     """
     file = read_file(path)
-    model = HiCMAE(config or infer_config(file.state, file.settings))
+    model = HiCMAE(config or infer_config(file.state, file.settings), objective=infer_objective(file.settings))
     fill(model, file)
     return model
 
@@ -48,11 +54,12 @@ def load_recognizer(
         targets: names of the classes, or of the dimensions of a regression; ``None``: classes '0', '1', ...
 
     Raises:
-        ValueError: listing every missing, unknown or misshapen name.
+        ValueError: listing every missing, unknown or misshapen name; or the head ends in a function that ours has not.
     """
     file = read_file(path)
     if "head.weight" not in file.state:
         raise ValueError(f"{path} has no 'head.weight': not a fine-tuned model; use load_pretraining")
+    refuse_other_models(file.settings, file.path)
     model = EmotionRecognizer(
         Backbone(config or infer_config(file.state, file.settings)), targets or default_targets(file)
     )

@@ -15,7 +15,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from hicmae import __version__
-from hicmae.checkpoint import CHECKPOINT_PROVENANCE, read_export
+from hicmae.checkpoint import CHECKPOINT_PROVENANCE, read_export, read_provenance
+from hicmae.data.urls import is_url, shown
 
 _PLACES = frozenset(["cache_dir", "init", "manifest", "shards", "teacher", "val_shards"])
 """Settings that say where something lies. A recipe keeps their last part: folders of one machine say nothing elsewhere,
@@ -40,7 +41,11 @@ class RunProvenance(Callback):
         init: Path | None = getattr(pl_module, "init", None)
         teacher: Path | None = getattr(pl_module, "teacher_path", None)
         self._start = {
-            "data": {"name": Path(source.name).name, "index": source.fingerprint, "clips": len(source)},
+            "data": {
+                "name": ", ".join(map(_last_part, source.name.split(", "))),
+                "index": source.fingerprint,
+                "clips": len(source),
+            },
             "init": None if init is None else weights_origin(init),
             **({} if teacher is None else {"teacher": weights_origin(teacher)}),
             "recipe": run_recipe(trainer),
@@ -51,6 +56,11 @@ class RunProvenance(Callback):
             "torch": str(torch.__version__),  # a class of torch's own, which a checkpoint must not hold
             "revision": git_revision(),
         }
+        protocol = getattr(trainer.datamodule, "protocol", None)  # type: ignore[attr-defined]
+        if (
+            protocol is not None
+        ):  # what was tested on, and must not have been learnt: an export of a checkpoint needs it
+            self._start["protocol"] = protocol.to_dict()
         of_teacher = getattr(pl_module, "distilled_from", None)  # of fine-tuning
         if of_teacher is not None and (distilled := of_teacher()) is not None:
             self._start["distillation"] = distilled
@@ -79,7 +89,7 @@ def run_provenance(trainer: Trainer, *, job: str, metrics: Mapping[str, float]) 
 
 
 def weights_origin(path: Path) -> dict[str, Any]:
-    """What a run started from: the name, the sha256 of the weights, and of an exported folder its own provenance.
+    """What a run started from: the name, the sha256 of the weights, and their own provenance (not of authors' files).
 
     Raises:
         FileNotFoundError, ValueError: nothing there, or an exported folder that is damaged.
@@ -88,7 +98,8 @@ def weights_origin(path: Path) -> dict[str, Any]:
         export = read_export(path)
         return {"name": path.name, "sha256": export.sha256["model.safetensors"], "provenance": export.provenance}
     with path.open("rb") as file:
-        return {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        known = {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return known | ({"provenance": read_provenance(path)} if path.suffix == ".ckpt" else {})
 
 
 def run_recipe(trainer: Trainer) -> dict[str, Any]:
@@ -120,4 +131,9 @@ def _without_folders(value: Any, name: str = "") -> Any:
         return {key: _without_folders(one, key) for key, one in value.items()}
     if isinstance(value, list):
         return [_without_folders(one, name) for one in value]
-    return Path(value).name if isinstance(value, str) and name in _PLACES else value
+    return _last_part(value) if isinstance(value, str) and name in _PLACES else value
+
+
+def _last_part(place: str) -> str:
+    """Of a path or a URL, whose password and query are nobody's business."""
+    return Path(shown(place)).name if is_url(place) else Path(place).name
