@@ -30,6 +30,7 @@ from hicmae.inference import embedding_job
 from hicmae.inference.embedder import Embedder, EmbedSettings
 from hicmae.inference.embedding_files import table_schema
 from hicmae.inference.journal import Journal, journal_folder
+from hicmae.inference.record_file import RecordFile
 from hicmae.recognition import EmotionRecognizer
 from tests.corpus import clip_bytes, make_corpus
 from tests.media_files import make_clip
@@ -248,6 +249,30 @@ def test_a_table_of_other_settings_or_files_is_not_replaced(odd: Path, tmp_path:
     assert "was made of other files" in capsys.readouterr().err
     os.utime(odd / "short.mp4", (1, 1))
     assert _embed(odd, out, paths=["short.mp4"]) == 2
+
+
+def test_weights_that_are_given_another_input_are_another_model(odd: Path, tmp_path: Path, capsys: Any) -> None:
+    model, out = _export(tmp_path / "model"), tmp_path / "out.parquet"
+    command = ["embed", str(odd / "short.mp4"), "--model", str(model), "-o", str(out)]
+    assert main(command) == 0
+    config = json.loads((model / "config.json").read_text())
+    config["input"]["log_mel_mean"] += 1.0
+    (model / "config.json").write_text(json.dumps(config))
+    assert main(command) == 2
+    assert "was made with other settings (input_sha256: " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a disk that is always full")
+def test_a_full_disk_is_said_in_a_line(odd: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    start = RecordFile.__init__
+
+    def start_full(self: RecordFile, path: Path) -> None:
+        start(self, path)
+        self._file = Path("/dev/full").open("wb")  # noqa: SIM115
+
+    monkeypatch.setattr(RecordFile, "__init__", start_full)
+    assert _embed(odd, tmp_path / "o.npz", paths=["short.mp4"]) == 2
+    assert "No space left on device: '/dev/full'" in capsys.readouterr().err
 
 
 def test_an_altered_model_is_refused(odd: Path, tmp_path: Path, capsys: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.image import imread
 
-from hicmae.figures.emotion_timeline import _columns, draw_emotion_timeline, emotion_timeline, window_spans
+from hicmae.figures.emotion_timeline import _columns, _spans, draw_emotion_timeline, emotion_timeline, window_spans
 from hicmae.heads import Targets
 from hicmae.inference.results import FilePrediction, LeftOut, WindowPrediction
 
@@ -47,6 +47,11 @@ def test_a_window_stands_for_its_time_up_to_the_middle_of_what_it_shares_with_th
     np.testing.assert_allclose(overlapping, [(0, 1.56), (1.56, 2.12), (2.12, 3.68)])
     apart = window_spans(prediction(4, 2, without=(1,)).windows)
     np.testing.assert_allclose(apart, [(0, 2.56), (5.12, 7.68), (7.68, 10.24)])
+
+
+def test_of_overlapping_windows_those_left_out_leave_a_gap_as_well() -> None:
+    spans = _spans(prediction(5, 2, without=(1, 2), hop_s=0.56))
+    np.testing.assert_allclose(spans, [(0, 1.56), (2.68, 3.24), (3.24, 4.8)])
 
 
 def test_all_classes_have_a_colour_until_there_are_too_many_and_then_the_winners_have() -> None:

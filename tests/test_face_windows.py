@@ -9,14 +9,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import av.error
 import numpy as np
 import pytest
+import simplejpeg
 
 from benchmarks.face_clips import Actor, Pose, collins, hopper, restless, write_clip
 from hicmae.config import InputSpec
 from hicmae.data.file_lock import hold_folder
 from hicmae.data.manifest import Clip
-from hicmae.faces import FaceTracker, write_face_clip
+from hicmae.faces import FaceTracker, passing_clip, write_face_clip
 from hicmae.faces.detector import make_detector
 from hicmae.faces.passing_clip import passing_face_clip
 from hicmae.faces.scene import scene_doubt
@@ -26,6 +28,7 @@ from hicmae.inference.predictor import Predictor
 from hicmae.inference.windows import WindowSettings, read_windows
 from hicmae.media.clip import DecodeError
 from hicmae.media.container import open_media
+from hicmae.media.frames_file import pack_frames
 from tests.media_files import make_clip
 from tests.test_predictor import recognizer
 from tests.tiny_model import TINY
@@ -92,6 +95,31 @@ def test_a_file_without_a_face_fails_and_leaves_nothing(tmp_path: Path, temporar
             looking("video").predict(source)
         assert raised.value.reason == "no_face"
     assert [file.name for file in temporary.iterdir()] == ["noise.mp4"]
+
+
+def test_a_face_that_cannot_be_encoded_fails_alone(
+    talk: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise av.error.InvalidDataError(1, "x264 refuses")
+
+    monkeypatch.setattr(passing_clip, "write_square", refuse)
+    with pytest.raises(DecodeError) as failed:
+        looking("video").predict(talk)
+    assert failed.value.reason == "encode_failed"
+    assert not list(temporary.glob("hicmae-faces-*"))
+
+
+def test_no_face_is_followed_in_stored_squares(talk: Path) -> None:
+    jpeg = simplejpeg.encode_jpeg(np.zeros((32, 32, 3), dtype=np.uint8))
+    frames = pack_frames([jpeg] * 2, [0.0, 0.5], 1.0, width=32, height=32, name="a")
+    item = MediaItem(name="a", video=frames)
+    with (
+        pytest.raises(DecodeError, match="leave --faces out") as failed,
+        face_windows(item, SPEC, WindowSettings(), ("video",)),
+    ):
+        pass
+    assert failed.value.reason == "stored_squares"
 
 
 def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(temporary: Path) -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from hicmae.config import InputSpec
 from hicmae.data.manifest import write_manifest
 from hicmae.data.shard_writer import write_shards
 from hicmae.inference.items import MediaItem, find_items
+from hicmae.inference.windows import read_windows
+from hicmae.media.clip import DecodeError
 from tests.corpus import make_corpus
 
 
@@ -105,3 +108,45 @@ def test_the_fingerprint_follows_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").unlink()
     assert item.fingerprint() not in (before, touched)
     assert MediaItem(name="a", video=b"x").fingerprint() != MediaItem(name="a", video=b"y").fingerprint()
+
+
+def test_a_link_to_nothing_is_a_clip_that_is_missing_and_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    _touch(folder / "a.mp4", folder / "z.3gp", tmp_path / "elsewhere/b.mp4")
+    (folder / "gone.mp4").symlink_to(tmp_path / "nothing.mp4")
+    (folder / "circle.mp4").symlink_to("circle.mp4")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(folder)
+    names = ["a.mp4", "circle.mp4", "gone.mp4", "linked/b.mp4", "z.3gp"]
+    found = find_items([folder])
+    assert [item.name for item in found] == [str(folder / name) for name in names]
+    assert [item.name for item in find_items([f"{folder}/*.mp4"])] == [str(folder / name) for name in names[:3]]
+    with pytest.raises(DecodeError) as failed, read_windows(found[2], InputSpec()):
+        pass
+    assert failed.value.reason == "missing_file"
+    with (
+        pytest.raises(DecodeError, match=r"^clip7: /nothing cannot be read"),
+        read_windows(MediaItem(name="clip7", video=Path("/nothing")), InputSpec()),
+    ):
+        pass
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _touch(tmp_path / "a.mp4", tmp_path / "locked/b.mp4")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # tests may run as root, who reads everything
+    with pytest.raises(PermissionError, match="locked"):
+        find_items([tmp_path])
+
+
+def test_names_are_text_where_those_of_files_are_not(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff\xc3\xbc.mp4"))
+    _touch(path)
+    (item,) = find_items([tmp_path, path])
+    assert (item.name, item.video) == (rf"{tmp_path}/bad\udcffü.mp4", path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -69,13 +70,13 @@ def test_a_record_that_was_being_written_counts_for_nothing(lost: int, tmp_path:
     out = tmp_path / "out"
     with open_journal(out, {}) as journal:
         for item in ITEMS[:2]:
-            journal.add(item, item.name.encode() * 40)
+            journal.add(item, item.name.encode() * 40, fingerprint=item.fingerprint())
     records = journal_folder(out) / "records"
     whole = records.read_bytes()
     records.write_bytes(whole[:-lost])
     with open_journal(out, {}) as journal:
         assert [journal.done(item) for item in ITEMS[:2]] == [True, False]
-        journal.add(ITEMS[1], b"b" * 40)
+        journal.add(ITEMS[1], b"b" * 40, fingerprint=ITEMS[1].fingerprint())
     assert records.read_bytes() == whole
 
 
@@ -83,7 +84,7 @@ def test_a_record_with_a_flipped_bit_counts_for_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with open_journal(out, {}) as journal:
         for item in ITEMS:
-            journal.add(item, b"x" * 40)
+            journal.add(item, b"x" * 40, fingerprint=item.fingerprint())
     records = journal_folder(out) / "records"
     data = bytearray(records.read_bytes())
     data[-200] ^= 1
@@ -94,11 +95,30 @@ def test_a_record_with_a_flipped_bit_counts_for_nothing(tmp_path: Path) -> None:
 
 def test_a_file_that_has_changed_is_worked_on_again(tmp_path: Path) -> None:
     with open_journal(tmp_path / "out", {}) as journal:
-        journal.add(ITEMS[0], b"old")
+        journal.add(ITEMS[0], b"old", fingerprint=ITEMS[0].fingerprint())
         changed = MediaItem(name="a", video=b"other bytes")
         assert not journal.done(changed)
-        journal.add(changed, b"new")
+        journal.add(changed, b"new", fingerprint=changed.fingerprint())
         assert journal.result(changed) == b"new"
+
+
+def test_a_file_that_changes_under_the_work_is_not_done(tmp_path: Path) -> None:
+    file = tmp_path / "a.mp4"
+    file.write_bytes(b"old")
+    item = MediaItem(name="a", video=file)
+
+    def begin(device: str) -> Work:
+        def work(item: MediaItem, on_windows: Any) -> bytes:
+            old = file.read_bytes()
+            file.write_bytes(b"another")
+            return old
+
+        return work
+
+    with open_journal(tmp_path / "out", {}) as journal:
+        run_job(journal, [item], begin, devices=["cpu"], listener=_Listener())
+        assert journal.result(item) == b"old"
+        assert not journal.done(item)
 
 
 def test_another_job_and_another_process_are_refused(tmp_path: Path) -> None:
@@ -131,6 +151,18 @@ def test_a_file_with_which_its_process_dies_fails_alone(tmp_path: Path, monkeypa
         report = run_job(journal, ITEMS, _begin([]), devices=["cpu", "cpu"], listener=_Listener())
         assert [journal.result(item) for item in ITEMS] == [b"a", b"", b"c", b"d"]
     assert [(failure.name, failure.reason) for failure in report.failures] == [("b", "crashed")]
+
+
+def test_a_process_that_cannot_load_the_model_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(device: str) -> Work:
+        raise ValueError(f"no memory on {device}")
+
+    monkeypatch.setattr(job, "_worker", None)
+    numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
+    numbers.put(1)
+    job._begin_worker(begin, ("cpu", "cuda:0"), numbers, None)
+    with pytest.raises(ValueError, match="no memory on cuda:0"):
+        job._work_on(ITEMS[0])
 
 
 def test_progress_without_a_terminal_is_lines(capsys: pytest.CaptureFixture[str]) -> None:

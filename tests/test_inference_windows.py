@@ -89,7 +89,9 @@ def test_batches_hold_windows_of_the_same_modalities() -> None:
     assert sizes == [[("video", "audio")] * 2, [("video",)] * 3, [("video",)]]
 
 
-@pytest.mark.parametrize("settings", [{"hop_s": 0.0}, {"hop_s": float("nan")}, {"hop_s": 1.0, "middle": True}])
+@pytest.mark.parametrize(
+    "settings", [{"hop_s": 0.0}, {"hop_s": 1e-9}, {"hop_s": float("nan")}, {"hop_s": 1.0, "middle": True}]
+)
 def test_settings_out_of_range(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="hop_s="):
         WindowSettings(**settings)

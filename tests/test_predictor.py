@@ -160,6 +160,22 @@ def test_windows_past_the_end_of_the_sound_are_left_out_or_blanked(folder: Path)
     assert window_rows(found)[1]["label"] is None
 
 
+def test_sound_where_there_is_no_picture_is_not_passed_over_in_silence(folder: Path, tmp_path: Path) -> None:
+    make_clip(tmp_path / "late.mp4", seconds=2.0, size=(48, 48), audio_end_s=6.0)
+    said = "sound_left_out: 4.0"
+    assert predictor().predict(tmp_path / "late.mp4").warnings[0].startswith(said)
+    assert predictor("video").predict(tmp_path / "late.mp4").warnings == ()
+    assert predictor().predict(MediaItem(name="a", video=tmp_path / "late.mp4", span_s=(0.0, 2.0))).warnings == ()
+
+
+def test_numbers_that_are_not_finite_are_no_prediction(folder: Path) -> None:
+    broken = predictor()
+    with torch.no_grad():
+        broken.model.head.norm.weight[0] = float("nan")
+    with pytest.raises(ValueError, match="tiny gives numbers that are not finite"):
+        broken.predict(folder / "short.mp4")
+
+
 def test_a_file_shorter_than_a_window_is_one_padded_window_with_a_warning(folder: Path) -> None:
     found = predictor().predict(folder / "short.mp4")
     assert len(found.windows) == 1

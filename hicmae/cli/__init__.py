@@ -58,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         status: int = args.run(args)
-    except (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError,
-            PermissionError) as error:  # fmt: skip
+    except (ValueError, OSError) as error:  # of the disk too: it may be full, or not to be written
         sys.stderr.write(f"hicmae {args.command}: error: {error}\n")
         return 2
     except KeyboardInterrupt:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import av.error
+
 from hicmae.data.file_lock import hold_folder, hold_lock_if_free
 from hicmae.faces.face_clip import FACE_SIZE, write_square
 from hicmae.faces.tracker import FaceNotFoundError, FaceTrack, FaceTracker
@@ -76,6 +78,12 @@ def passing_face_clip(
                     f"no face in any of the {error.looked} frames looked at",
                     "drop it; or do not look for faces, if the whole picture is one",
                 ) from None
+            except av.error.FFmpegError as error:
+                if isinstance(error, MemoryError):
+                    raise  # of the machine, and not of the clip
+                raise DecodeError(
+                    name, "encode_failed", f"its face cannot be encoded: {error!r}", "look at the file"
+                ) from error  # fmt: skip
             yield PassingClip(path=out, start_s=float(track.times_s[0]), track=track)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from hicmae.figures.canvas import save_figure
-from hicmae.inference.results import FilePrediction, WindowPrediction
+from hicmae.inference.results import FilePrediction, LeftOut, WindowPrediction
 
 SHOWN = 8
 """Classes with a colour of their own. Of more, those that win most windows have one, and the others are summed up."""
@@ -53,20 +53,29 @@ def emotion_timeline(prediction: FilePrediction) -> Figure:
     layout = ConstrainedLayoutEngine(hspace=0.01, h_pad=0.03)
     figure = Figure(figsize=(11, 1.3 + sum(heights)), layout=layout)
     axes = figure.subplots(len(heights), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
-    spans = window_spans(prediction.windows)
+    spans = _spans(prediction)
     if classes:
         columns = _columns(prediction)
         _draw_winners(axes[0], prediction, columns, spans)
         _draw_shares(axes[1], columns, spans)
     if dimensions:
         _draw_values(axes[-1], prediction, spans)
-    _mark_left_out(list(axes[1 if classes else 0 :]), prediction)
+    _mark_left_out(list(axes[1 if classes else 0 :]), prediction, spans)
     _draw_times(axes[-1], prediction)
     figure.suptitle(_title(prediction), fontsize=11, x=0.01, ha="left")
     return figure
 
 
-def window_spans(windows: Sequence[WindowPrediction]) -> NDArray[np.float64]:
+def _spans(prediction: FilePrediction) -> NDArray[np.float64]:
+    """``window_spans`` of the windows, float64 (S, 2). Those left out stand for their own stretch, which stays empty:
+    their neighbours reach into it, but say nothing of it."""
+    every: list[WindowPrediction | LeftOut] = [*prediction.windows, *prediction.left_out]
+    every.sort(key=lambda window: (window.start_s, window.end_s))
+    said = [isinstance(window, WindowPrediction) for window in every]
+    return window_spans(every)[said]
+
+
+def window_spans(windows: Sequence[WindowPrediction | LeftOut]) -> NDArray[np.float64]:
     """The stretch of time that each window stands for, float64 (S, 2), in seconds: where windows overlap, up to the
     middle of what they share."""
     spans = np.array([(window.start_s, window.end_s) for window in windows], dtype=np.float64)
@@ -187,9 +196,8 @@ def _gaps(spans: NDArray[np.float64]) -> NDArray[np.intp]:
     return np.flatnonzero(spans[1:, 0] > spans[:-1, 1] + _GAP_S) + 1
 
 
-def _mark_left_out(axes: Sequence[Any], prediction: FilePrediction) -> None:
-    """Hatch what is in no window: a stretch left out may overlap one that was not."""
-    spans = window_spans(prediction.windows)
+def _mark_left_out(axes: Sequence[Any], prediction: FilePrediction, spans: NDArray[np.float64]) -> None:
+    """Hatch what no window stands for."""
     inner = np.stack([spans[:-1, 1], spans[1:, 0]], axis=1)
     begin = min([spans[0, 0], *(out.start_s for out in prediction.left_out)])
     end = max([spans[-1, 1], *(out.end_s for out in prediction.left_out)])

@@ -40,8 +40,7 @@ def embedding_to_bytes(embedding: FileEmbedding, widths: Mapping[str, int]) -> b
     """A file's rows as an Arrow stream, for the journal. Vectors are null where a window has nothing to say there."""
     count = len(embedding.start_s)
     columns: list[pa.Array] = [
-        # Names of files may hold bytes that are no text.
-        pa.array([embedding.name.encode("utf-8", "backslashreplace").decode()] * count, pa.string()),
+        pa.array([embedding.name] * count, pa.string()),
         pa.array(np.arange(embedding.first, embedding.first + count, dtype=np.int32)),
         pa.array(embedding.start_s),
         pa.array(embedding.end_s),

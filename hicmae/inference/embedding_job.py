@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 
 from hicmae import __version__
-from hicmae.checkpoint import read_export
+from hicmae.checkpoint import Export, read_export
 from hicmae.data.remembered import differences_of
 from hicmae.inference.embedder import Embedder, EmbedSettings
 from hicmae.inference.embedding_files import (
@@ -85,7 +85,7 @@ def embed_files(
         raise ValueError(f"threads={threads} must be at least 1")
     export = read_export(model)
     widths = settings.widths(export.config, export.modalities)
-    decides = _settings(model, settings, threads)
+    decides = _settings(model, export, settings, threads)
     about: dict[str, Any] = {
         "schema": SCHEMA,
         "hicmae": __version__,
@@ -141,11 +141,19 @@ def begin_embedding(model: Path, settings: EmbedSettings, threads: int, folder: 
     return work
 
 
-def _settings(model: Path, settings: EmbedSettings, threads: int) -> dict[str, Any]:
+def _settings(model: Path, export: Export, settings: EmbedSettings, threads: int) -> dict[str, Any]:
     """What decides the features of a file: of the model what is in it, wherever it lies."""
     weights = json.loads((model / "config.json").read_bytes())["sha256"]["model.safetensors"]
+    # Weights say nothing of what they are to be given.
+    taken = json.dumps([export.modalities, export.config.to_dict(), export.spec.to_dict()], sort_keys=True)
     plain = asdict(settings)
-    return {"weights_sha256": weights, **plain.pop("windows"), **plain, "threads": threads}
+    return {
+        "weights_sha256": weights,
+        "input_sha256": hashlib.sha256(taken.encode()).hexdigest(),
+        **plain.pop("windows"),
+        **plain,
+        "threads": threads,
+    }
 
 
 def _digest(items: Sequence[MediaItem]) -> str:
@@ -184,7 +192,7 @@ def _write_failures(path: Path, failures: Sequence[FileFailure]) -> None:
         path.unlink(missing_ok=True)
         return
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["name", "reason", "message"])
         writer.writerows([failure.name, failure.reason, failure.message] for failure in failures)

@@ -18,6 +18,7 @@ from hicmae.inference.items import Media, MediaItem
 from hicmae.inference.windows import ClipWindow, FileWindows, WindowSettings, read_windows
 from hicmae.media.clip import DecodeError
 from hicmae.media.container import Track
+from hicmae.media.frames_file import is_frames_file
 
 LEAST_SHARE = 0.5
 """Share of the frames looked at within a window in which the face must be found, as ``hicmae faces`` asks of a clip."""
@@ -63,10 +64,14 @@ def face_windows(
         spec, settings, modalities: as for ``read_windows``.
 
     Raises:
-        DecodeError: as ``read_windows``; ``no_face`` where no frame shows one.
+        DecodeError: as ``read_windows``; ``no_face`` where no frame shows one; ``stored_squares`` for single frames, as
+            shards of JPEGs hold them.
     """
     video, audio = _loaded(item.video), _loaded(item.audio)
     assert video is not None, "asked for the face of a clip without a picture"
+    if not isinstance(video, Path) and is_frames_file(video):
+        found = "its picture is stored as single squares, in which no face can be followed"
+        raise DecodeError(item.name, "stored_squares", found, "leave --faces out, or give the original files")
     with ExitStack() as stack:
         face = stack.enter_context(
             passing_face_clip(

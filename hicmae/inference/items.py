@@ -6,9 +6,11 @@ import functools
 import glob
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from hicmae.data.manifest import Clip, read_manifest
 from hicmae.data.shard_index import INDEX_NAME
@@ -20,7 +22,10 @@ from hicmae.data.urls import is_url
 Media = Path | bytes | Callable[[], bytes]
 """A media file: where it lies, what is in it, or how to get that."""
 
-MEDIA_SUFFIXES = frozenset(f".{kind}" for kind in (*VIDEO_EXTENSIONS, *AUDIO_EXTENSIONS))
+# Some hold what is read under another name (3gp is mp4, mka Matroska), the others fail by name rather than in silence.
+_OTHER_KINDS = ("3gp", "3g2", "mka", "ogv", "mpg", "mpeg", "wmv", "m2ts", "vob", "asf", "aac", "wma", "aif", "aiff",
+                "amr")  # fmt: skip
+MEDIA_SUFFIXES = frozenset(f".{kind}" for kind in (*VIDEO_EXTENSIONS, *AUDIO_EXTENSIONS, *_OTHER_KINDS))
 """What is taken of a folder; a file that is named is read whatever it is called."""
 _MANIFESTS = (".csv", ".parquet")
 _SHOWN = 5
@@ -31,7 +36,7 @@ class MediaItem:
     """One clip: a media file, or a part of one. At least one of ``video`` and ``audio`` is there. Pickles."""
 
     name: str
-    """The path as it was given or found, or the clip's id in its manifest or shards."""
+    """The path as it was given or found, or the clip's id in its manifest or shards; see ``as_text``."""
     video: Media | None = None
     """A media file with picture, sound, or both."""
     audio: Media | None = None
@@ -49,7 +54,12 @@ class MediaItem:
 
 def media_item(source: str | Path | MediaItem) -> MediaItem:
     """A single media file as an item; an item as it is."""
-    return source if isinstance(source, MediaItem) else MediaItem(name=str(source), video=Path(source))
+    return source if isinstance(source, MediaItem) else MediaItem(name=as_text(source), video=Path(source))
+
+
+def as_text(path: str | Path) -> str:
+    """A path for people and tables: bytes of it that are no UTF-8 become ``\\udcff`` and the like."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,26 +83,26 @@ def find_items(paths: Sequence[str | Path]) -> list[MediaItem]:
     """The clips that paths stand for, in the order of the paths; a file that is found twice is taken once.
 
     Args:
-        paths: each a media file, a folder (all media files below it, by name; hidden ones are left out), a pattern with
-            ``*``, ``**``, ``?`` or ``[...]`` for such files, a manifest (``.csv``, ``.parquet``), a shard folder, its
-            ``index.json``, or one of its tars. A manifest's clips are not looked at yet: what is missing shows when
-            it is read.
+        paths: each a media file, a folder (all media files below it, by name, also through links to folders; hidden
+            ones are left out), a pattern with ``*``, ``**``, ``?`` or ``[...]`` for such files, a manifest (``.csv``,
+            ``.parquet``), a shard folder, its ``index.json``, or one of its tars. A manifest's clips are not looked at
+            yet: what is missing shows when it is read.
 
     Raises:
         FileNotFoundError: there is no such path, or no media file fits the pattern.
+        PermissionError: a folder below one that was given cannot be read.
         ValueError: a folder without media files, a manifest or an index with faults, a URL, or a name that two
             different clips have.
     """
     items: dict[str, MediaItem] = {}
     origin: dict[str, str] = {}
-    files: set[Path] = set()
+    files: set[str] = set()
     for path in paths:
         for item in _expand(path):
-            if item.name == str(item.video):
-                assert isinstance(item.video, Path)
-                if (resolved := item.video.resolve()) in files:
+            if isinstance(item.video, Path) and item.name == as_text(item.video):
+                if (real := os.path.realpath(item.video)) in files:
                     continue
-                files.add(resolved)
+                files.add(real)
             if item.name in items:
                 if items[item.name] == item:
                     continue
@@ -125,21 +135,36 @@ def _expand(path: str | Path) -> Iterable[MediaItem]:
 
 
 def _folder(folder: Path) -> Iterable[MediaItem]:
-    found = sorted(file for file in folder.rglob("*") if _is_media(file, folder))
+    found = sorted(file for file in _files_below(folder) if _is_media(file))
     if not found:
         raise ValueError(f"no media files in {folder}; looked for {' '.join(sorted(MEDIA_SUFFIXES))}")
     return map(media_item, found)
 
 
-def _is_media(file: Path, folder: Path) -> bool:
-    # Hidden files are what systems leave beside media (._clip.mp4 of macOS); hidden folders hold drafts and trash.
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return file.suffix.lower() in MEDIA_SUFFIXES and not hidden and file.is_file()
+def _files_below(folder: Path) -> Iterator[Path]:
+    entered: set[str] = set()
+    for place, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+        # Hidden files are what systems leave beside media (._clip.mp4 of macOS); hidden folders hold drafts and trash.
+        entered.add(os.path.realpath(place))
+        folders[:] = sorted(
+            name for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in entered  # noqa: PTH118
+        )  # fmt: skip
+        yield from (Path(place, name) for name in files if not name.startswith("."))
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def _is_media(file: Path) -> bool:
+    # A link to nothing is a clip that is missing, which is to be said.
+    return file.suffix.lower() in MEDIA_SUFFIXES and (file.is_file() or not file.exists())
 
 
 def _pattern(pattern: str) -> Iterator[MediaItem]:
     found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 (any root)
-    media = [file for file in found if file.suffix.lower() in MEDIA_SUFFIXES and file.is_file()]
+    media = [file for file in found if _is_media(file)]
     if not media:
         others = f"; it fits {', '.join(map(str, found[:_SHOWN]))}, which are none" if found else ""
         raise FileNotFoundError(f"no media files fit the pattern {pattern}{others}")

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from hicmae.data.processes import in_processes, worker_context
 from hicmae.data.source import ClipUnreadableError
-from hicmae.inference.items import MediaItem
+from hicmae.inference.items import MediaItem, as_text
 from hicmae.inference.journal import FileFailure, Journal
 from hicmae.media.clip import DecodeError
 
@@ -73,11 +73,13 @@ def run_job(
         Exception: what ``begin`` raises, and what is no file's fault.
     """
     to_do = [item for item in items if not journal.done(item)]
+    # Taken before the work: a file that changes under it is done again by the next run.
+    fingerprints = {item.name: item.fingerprint() for item in to_do}
     listener.begin(len(items), len(items) - len(to_do))
     devices = devices[: len(to_do)]
     run = _here if len(devices) <= 1 else _in_processes
     for item, result in run(to_do, begin, devices, listener) if to_do else ():
-        journal.add(item, result)
+        journal.add(item, result, fingerprint=fingerprints[item.name])
         listener.finished(item.name, result if isinstance(result, FileFailure) else None)
     failures = [failure for item in items if (failure := journal.failure(item)) is not None]
     return JobReport(files=len(items), computed=len(to_do), failures=tuple(failures))
@@ -96,7 +98,7 @@ def _attempt(work: Work, item: MediaItem, on_windows: OnWindows) -> bytes | File
     try:
         return work(item, on_windows)
     except (DecodeError, ClipUnreadableError) as error:
-        return FileFailure(name=item.name, reason=error.reason, message=str(error))
+        return FileFailure(name=item.name, reason=error.reason, message=as_text(str(error)))
 
 
 def _in_processes(items: Sequence[MediaItem], begin: Begin, devices: Sequence[str], listener: Listener) -> Results:
@@ -134,15 +136,21 @@ def _pool(begin: Begin, devices: Sequence[str], heard: Any, items: list[MediaIte
     yield from in_processes(_work_on, items, workers=workers, begin=start)
 
 
-_worker: tuple[Work, Any] | None = None
+_worker: tuple[Work, Any] | Exception | None = None
 
 
 def _begin_worker(begin: Begin, devices: tuple[str, ...], numbers: Any, heard: Any) -> None:
     global _worker
-    _worker = begin(devices[numbers.get()]), heard
+    try:
+        _worker = begin(devices[numbers.get()]), heard
+    except Exception as error:
+        # A process that fails to start looks like one that a file has killed; so its first file tells.
+        _worker = error
 
 
 def _work_on(item: MediaItem) -> bytes | FileFailure:
+    if isinstance(_worker, Exception):
+        raise _worker
     assert _worker is not None
     work, heard = _worker
     return _attempt(work, item, lambda done, total: heard.put((item.name, done, total)))

@@ -62,10 +62,10 @@ class Journal:
         """What ``add`` was given for a finished item."""
         return self._file.data(self._records[item.name])
 
-    def add(self, item: MediaItem, result: bytes | FileFailure) -> None:
-        """Note what became of an item."""
+    def add(self, item: MediaItem, result: bytes | FileFailure, *, fingerprint: str) -> None:
+        """Note what became of an item, whose fingerprint was this before it was read."""
         failure = vars(result) if isinstance(result, FileFailure) else None
-        about = {"name": item.name, "fingerprint": item.fingerprint(), "failure": failure}
+        about = {"name": item.name, "fingerprint": fingerprint, "failure": failure}
         self._records[item.name] = self._file.append(about, b"" if isinstance(result, FileFailure) else result)
 
 

@@ -121,7 +121,7 @@ AddRows = Callable[[list[dict[str, Any]]], None]
 
 @contextmanager
 def _open_csv(path: Path, columns: dict[str, type]) -> Iterator[AddRows]:
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(columns), lineterminator="\n")
         writer.writeheader()
         yield writer.writerows
@@ -139,8 +139,7 @@ def _open_parquet(path: Path, columns: dict[str, type]) -> Iterator[AddRows]:
             waiting.clear()
 
         def add(rows: list[dict[str, Any]]) -> None:
-            # Names of files may hold bytes that are no text, which Parquet does not take.
-            waiting.extend(row | {"name": row["name"].encode("utf-8", "replace").decode()} for row in rows)
+            waiting.extend(rows)
             if len(waiting) >= _ROWS:
                 flush()
 

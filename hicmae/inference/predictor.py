@@ -31,6 +31,7 @@ Missing = Literal["fail", "blank"]
 OnWindow = Callable[[WindowPrediction, int, int], None]
 """Takes a window as soon as it is known, how many of the file are done, and how many there are."""
 WORDS: dict[Modality, str] = {"video": "picture", "audio": "sound"}
+_LONG_SOUND_S = 1.0  # encoders pad sound by less
 _BLANKS: dict[Modality, str] = {"video": "black", "audio": "silence"}
 
 
@@ -223,6 +224,11 @@ class Predictor:
                 f"padded: it lasts {windows.duration_s:.2f} s, less than a window of {self.spec.window_seconds:.2f} s, "
                 "so that its last picture stands still, and its sound is followed by silence"
             )
+        if "audio" in self.modalities and windows.unseen_sound_s > _LONG_SOUND_S:
+            warnings.append(
+                f"sound_left_out: {windows.unseen_sound_s:.2f} s of its sound lie before or after its picture, and "
+                "windows lie where there is a picture"
+            )
         return warnings
 
     def _lack_of(self, window: ClipWindow) -> str | None:
@@ -276,6 +282,8 @@ class Predictor:
         output = self.model(**inputs)
         probabilities = None if output.logits is None else output.logits.float().softmax(dim=1).cpu().numpy()
         values = None if output.values is None else output.values.float().cpu().numpy()
+        if not all(np.isfinite(numbers).all() for numbers in (probabilities, values) if numbers is not None):
+            raise ValueError(f"{self.name} gives numbers that are not finite; check its weights")
         return [
             WindowPrediction(
                 start_s=window.start_s,

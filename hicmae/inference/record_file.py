@@ -11,6 +11,7 @@ import os
 import struct
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,15 +42,19 @@ class RecordFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with suppress(OSError):  # of what an ``append`` that failed has left to write, which counts for nothing
+            self._file.close()
 
     def append(self, about: Mapping[str, Any], data: bytes) -> Record:
         """Add a record."""
         text = json.dumps(about).encode("utf-8")
         begin = self._file.seek(0, os.SEEK_END)
-        self._file.write(_HEAD.pack(_MAGIC, len(text), len(data), zlib.crc32(data, zlib.crc32(text))) + text)
-        self._file.write(data)
-        self._file.flush()
+        try:
+            self._file.write(_HEAD.pack(_MAGIC, len(text), len(data), zlib.crc32(data, zlib.crc32(text))) + text)
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._file.name) from error  # the disk is full, for instance
         self.records.append(Record(about=about, offset=begin + _HEAD.size + len(text), size=len(data)))
         return self.records[-1]
 

@@ -22,6 +22,7 @@ _TOGETHER = 8
 """Most windows that are decoded together; a frame that several of them show is decoded once."""
 _SPAN_S = 30.0
 """Longest stretch that is decoded together: sound is decoded without gaps."""
+_LEAST_HOP_S = 1e-3
 _SAME_S = 1e-3
 """A last window that would start so little after the one before is the same."""
 
@@ -43,8 +44,8 @@ class WindowSettings:
             raise ValueError(
                 f"count={self.count} must be at least 1 window, and goes neither with hop_s nor with middle"
             )
-        if self.hop_s is not None and not 0 < self.hop_s < float("inf"):
-            raise ValueError(f"hop_s={self.hop_s} must be a positive number of seconds")
+        if self.hop_s is not None and not _LEAST_HOP_S <= self.hop_s < float("inf"):
+            raise ValueError(f"hop_s={self.hop_s} must be a positive number of seconds, at least {_LEAST_HOP_S}")
         if self.hop_s is not None and self.middle:
             raise ValueError(f"hop_s={self.hop_s} does not go with the middle window alone; leave one of them out")
 
@@ -102,6 +103,17 @@ class FileWindows:
         return self.end_s - self.begin_s
 
     @property
+    def unseen_sound_s(self) -> float:
+        """Seconds of sound before and after the picture, where no window lies; 0 where one of them is missing."""
+        sound, span = self._clip.sound, self._clip.span_s
+        if self._clip.picture is None or sound is None:
+            return 0.0
+        begin_s, end_s = max(0.0, sound.begin_s), sound.end_s
+        if span is not None:
+            begin_s, end_s = max(begin_s, span[0]), min(end_s, span[1])
+        return max(0.0, self.begin_s - begin_s) + max(0.0, end_s - self.end_s)
+
+    @property
     def total(self) -> int:
         """Number of windows, at least one."""
         return len(self.positions)
@@ -153,14 +165,19 @@ def read_windows(
         ClipUnreadableError: a shard cannot be read.
     """
     with open_clip(
-        _load(item.video), _load(item.audio), spec=spec, span_s=item.span_s, square=item.square, name=item.name
+        _load(item.video, item.name),
+        _load(item.audio, item.name),
+        spec=spec,
+        span_s=item.span_s,
+        square=item.square,
+        name=item.name,
     ) as clip:
         yield FileWindows(clip, settings or WindowSettings(), modalities)
 
 
-def _load(media: Media | None) -> MediaData | None:
+def _load(media: Media | None, name: str) -> MediaData | None:
     if isinstance(media, Path):
-        return load_media(media)
+        return load_media(media, name=name)
     return media() if callable(media) else media
 
 
