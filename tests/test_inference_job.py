@@ -174,3 +174,13 @@ def test_progress_without_a_terminal_is_lines(capsys: pytest.CaptureFixture[str]
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["1 of 3 files were done before", "failed: b: it was cut [short]"]
     assert lines[2].startswith("embedding: 3 of 3 files, 1 failed, ")
+
+
+def test_what_processes_say_of_their_windows_is_heard_whole_and_in_order() -> None:
+    listener = _Listener()
+    said = [("ü\n.mp4", number, 500) for number in range(500)]
+    with job._hear_workers(listener) as writer:
+        for message in said:
+            job._say(writer, message)
+        job._say(writer, ("x" * 5000, 1, 1))  # could come in pieces: left out
+    assert listener.heard == said

@@ -7,6 +7,8 @@ that turns a file into bytes, which the journal keeps until the output is writte
 from __future__ import annotations
 
 import functools
+import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +27,7 @@ Work = Callable[[MediaItem, OnWindows], bytes]
 """Makes of a file what is kept of it. Raises ``DecodeError`` or ``ClipUnreadableError`` where the file is at fault."""
 Begin = Callable[[str], Work]
 """Loads the model on a device, in a process of its own perhaps: picklable."""
+_PIPE_BYTES = 512  # POSIX promises no more, Linux 4096
 _SUSPECTS = 3  # files in the hands of each process, see in_processes
 
 
@@ -153,24 +156,39 @@ def _work_on(item: MediaItem) -> bytes | FileFailure:
         raise _worker
     assert _worker is not None
     work, heard = _worker
-    return _attempt(work, item, lambda done, total: heard.put((item.name, done, total)))
+    return _attempt(work, item, lambda done, total: _say(heard, (item.name, done, total)))
 
 
 class _hear_workers:
-    """A queue of (name, done, total) from the processes; a thread tells the listener."""
+    """A pipe of (name, done, total) from the processes; a thread tells the listener.
+
+    Not a queue, whose lock a process that is killed would take with it: what is written into a pipe at once, up to
+    ``_PIPE_BYTES``, arrives whole and unmixed.
+    """
 
     def __init__(self, listener: Listener) -> None:
-        self._queue = worker_context().SimpleQueue()
+        self._reader, self._writer = worker_context().Pipe(duplex=False)
         self._thread = threading.Thread(target=self._run, args=(listener,), name="hear-workers", daemon=True)
 
     def _run(self, listener: Listener) -> None:
-        while (message := self._queue.get()) is not None:
-            listener.windows(*message)
+        with open(self._reader.fileno(), "rb", closefd=False) as lines:
+            for line in lines:
+                if (message := json.loads(line)) is None:
+                    return
+                listener.windows(*message)
 
     def __enter__(self) -> Any:
         self._thread.start()
-        return self._queue
+        return self._writer
 
     def __exit__(self, *_: object) -> None:
-        self._queue.put(None)
+        _say(self._writer, None)
         self._thread.join()
+        self._writer.close()
+        self._reader.close()
+
+
+def _say(writer: Any, message: tuple[str, int, int] | None) -> None:
+    line = json.dumps(message).encode() + b"\n"
+    if len(line) <= _PIPE_BYTES:  # progress is shown of names of any sensible length
+        os.write(writer.fileno(), line)
