@@ -3,6 +3,8 @@ describes every field."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -32,6 +34,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "parameters": (int,),
     "sha256": (dict,),
     "provenance": (dict,),
+    "digest": (str,),
 }
 """Names and types at the top of schema 2; all are there, and no others."""
 
@@ -61,7 +64,7 @@ class Export:
     def to_settings(self, parameters: int) -> dict[str, Any]:
         """The content of ``config.json``, for a model of so many parameters (the decoder's are not counted)."""
         targets = self.targets
-        return {
+        settings: dict[str, Any] = {
             "schema": SCHEMA,
             "hicmae": __version__,
             "kind": self.kind,
@@ -78,6 +81,20 @@ class Export:
             "sha256": dict(self.sha256),
             "provenance": self.provenance,
         }  # fmt: skip
+        seal(settings)
+        return settings
+
+
+def seal(settings: dict[str, Any]) -> None:
+    """Enter into the content of ``config.json`` its own digest, by which a change of a value is noticed."""
+    settings["digest"] = _digest(settings)
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    """Of the values, not of how they are laid out."""
+    values = {name: value for name, value in settings.items() if name != "digest"}
+    values = json.loads(json.dumps(values))  # as they are read again
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def export_from_settings(settings: Any, path: Path) -> Export:
@@ -123,6 +140,11 @@ def export_from_settings(settings: Any, path: Path) -> Export:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is no export configuration: {error!r}; copy the folder again") from error
     _check_meaning(export, path)
+    if schema > 1 and settings["digest"] != _digest(settings):
+        raise ValueError(
+            f"{path} was altered after the export: its values do not have the digest {settings['digest'][:12]}... that "
+            "it gives; copy the folder again, and change names of classes and the like where the model is made"
+        )
     return export
 
 
@@ -134,7 +156,13 @@ def _from_schema_1(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no export configuration: it has no {error}; copy the folder again") from error
     rest = {name: value for name, value in settings.items() if name not in ("classes", "dimensions")}
     targets = {"classes": classes, "dimensions": dimensions} if classes or dimensions else None
-    return {**rest, "targets": targets, "decoder": None, "provenance": _without_places(settings.get("provenance"))}
+    return {
+        **rest,
+        "targets": targets,
+        "decoder": None,
+        "digest": "",
+        "provenance": _without_places(settings.get("provenance")),
+    }
 
 
 def _without_places(provenance: Any) -> Any:

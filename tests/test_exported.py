@@ -19,7 +19,7 @@ from hicmae.backbone import Backbone
 from hicmae.checkpoint import read_export, read_pretraining, read_recognizer, save_export
 from hicmae.cli import main
 from hicmae.config import InputSpec, ModelConfig
-from hicmae.export_config import FIELDS, SCHEMA
+from hicmae.export_config import FIELDS, SCHEMA, seal
 from hicmae.heads import Targets
 from hicmae.pretraining import Objective
 from hicmae.recognition import EmotionRecognizer
@@ -54,7 +54,10 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
-    (folder / "config.json").write_text(json.dumps(settings_of(folder) | changes))
+    settings = settings_of(folder) | changes
+    if "digest" in settings:
+        seal(settings)
+    (folder / "config.json").write_text(json.dumps(settings))
 
 
 # ---------------------------------------------------------------- what is written
@@ -291,6 +294,26 @@ def test_a_configuration_that_makes_no_sense_is_refused(folder: Path, changes: d
     with pytest.raises(ValueError, match=message) as caught:
         read_export(folder)
     assert str(folder / "config.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["classes", "heads", "metrics"])
+def test_a_configuration_that_was_edited_and_still_makes_sense_is_refused(folder: Path, where: str) -> None:
+    settings = settings_of(folder)
+    if where == "classes":
+        settings["targets"]["classes"].reverse()
+    elif where == "heads":
+        settings["model"]["heads"] *= 2
+    else:
+        settings["provenance"]["metrics"] = {"test/uar": 0.99}
+    (folder / "config.json").write_text(json.dumps(settings, indent=4, sort_keys=True))
+    with pytest.raises(ValueError, match=r"config\.json was altered after the export"):
+        read_export(folder)
+
+
+def test_another_layout_of_the_same_configuration_is_read(folder: Path) -> None:
+    settings = settings_of(folder)
+    (folder / "config.json").write_text(json.dumps(dict(reversed(settings.items())), indent=7))
+    assert read_export(folder).provenance == settings["provenance"]
 
 
 def test_text_that_is_no_json_is_refused(folder: Path) -> None:

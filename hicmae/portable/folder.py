@@ -13,7 +13,7 @@ import torch
 
 from hicmae.backbone import Backbone, Modality
 from hicmae.config import InputSpec
-from hicmae.export_config import Export
+from hicmae.export_config import Export, seal
 from hicmae.export_folder import CARD, CONFIG, refuse_foreign, replacing
 from hicmae.portable.card import card
 from hicmae.portable.checking import Deviation, deviations, refuse_beyond_tolerance
@@ -105,6 +105,7 @@ def write_folder(
         settings["check"] = _check_record(found, costs)
         (draft / CARD).write_text(card(settings), encoding="utf-8")
         settings["sha256"] = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
+        seal(settings)
         (draft / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
     return Written(folder=folder, deviations=found, int8_costs=costs)
 
