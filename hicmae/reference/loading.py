@@ -106,7 +106,10 @@ def to_reference_rows(model: Model) -> list[tuple[NameRow, Tensor | None]]:
             f"{model.modalities[0]} alone; the reference's audio-visual model has no counterpart"
         )
     if isinstance(model, EmotionRecognizer) and model.targets.classes and model.targets.dimensions:
-        raise ValueError("this recogniser has classes and dimensions; the reference's head has only one of them")
+        raise ValueError(
+            "this recogniser has classes and dimensions, and the reference's head has only one of them; fine-tune for "
+            "one, or convert its backbone (hicmae export FOLDER BACKBONE --backbone-only)"
+        )
     config = _config_of(model)
     rows: list[tuple[NameRow, Tensor | None]] = []
     for name, value in model.state_dict().items():
