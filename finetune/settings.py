@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from finetune.module import FinetuneModule
 from hicmae.data.cache_settings import CacheSettings
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.source import ManifestSource, digest_of
+from hicmae.file_digest import sha256_of
 
 # Where files are, how fast they come and who is told of it: none of it changes a score. The clips themselves are
 # compared by their content, wherever they lie.
@@ -77,11 +77,7 @@ def content_of(name: str, path: Path | str | None) -> str | None:
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}, which model.{name} names")
     files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
-    digests = []
-    for one in files:
-        with one.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return digest_of(digests)
+    return digest_of([sha256_of(one) for one in files])
 
 
 def resolve(arguments: Sequence[str]) -> Settings:

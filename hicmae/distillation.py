@@ -8,7 +8,6 @@ Shapes: B clips, T frames, S side of the frames, C classes, K dimensions.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +19,7 @@ from torch import Tensor
 from hicmae.backbone import MODALITIES, Modality
 from hicmae.checkpoint import read_backbone, read_recognizer
 from hicmae.config import InputSpec
+from hicmae.file_digest import sha256_of
 from hicmae.heads import Targets
 from hicmae.recognition import EmotionRecognizer
 
@@ -109,10 +109,8 @@ class Teacher:
                 "first, and give its export as model.teacher"
             )
         weights = path / "model.safetensors" if path.is_dir() else path
-        with weights.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return cls(
-            recognizer, backbone.spec, targets=targets, student_spec=student_spec, name=path, sha256=sha256
+            recognizer, backbone.spec, targets=targets, student_spec=student_spec, name=path, sha256=sha256_of(weights)
         )  # fmt: skip
 
     @property

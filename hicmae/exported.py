@@ -6,7 +6,6 @@ A folder holds ``model.safetensors``, ``config.json`` (``hicmae.export_config``)
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from hicmae.backbone import Backbone
 from hicmae.config import InputSpec
 from hicmae.export_config import DECODER, WEIGHTS, Export, export_from_settings
 from hicmae.export_folder import CARD, CONFIG, replacing
+from hicmae.file_digest import sha256_of
 from hicmae.model_card import model_card
 from hicmae.pretraining import HiCMAE
 from hicmae.recognition import EmotionRecognizer
@@ -102,7 +102,7 @@ def read_export(directory: str | Path) -> Export:
     export = export_from_settings(settings, path)
     if missing := sorted(name for name in export.sha256 if not (directory / name).is_file()):
         raise FileNotFoundError(f"{directory} has no {', '.join(missing)}: copied incompletely; copy the folder again")
-    found = {name: _sha256(directory / name) for name in export.sha256}
+    found = {name: sha256_of(directory / name) for name in export.sha256}
     altered = sorted(name for name, digest in export.sha256.items() if found[name] != digest)
     if CARD in altered:
         logger.warning("%s was edited after the export", directory / CARD)
@@ -208,9 +208,4 @@ def _save_weights(model: nn.Module, path: Path, *, without: str | None = None) -
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {file.name: _sha256(file) for file in sorted(folder.iterdir())}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {file.name: sha256_of(file) for file in sorted(folder.iterdir())}

@@ -20,7 +20,8 @@ import pyarrow as pa
 from hicmae.data.clip_table import ClipTable
 from hicmae.data.packed import PackedClip
 from hicmae.data.shard_foreign import index_foreign
-from hicmae.data.shard_index import ShardIndex, sha256_of
+from hicmae.data.shard_index import ShardIndex
+from hicmae.file_digest import sha256_of
 
 Damage = Callable[[Path, random.Random], None]
 MARKER = "pickled-code-ran"  # a file that a loaded pickle would make in the working folder

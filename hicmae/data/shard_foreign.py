@@ -13,7 +13,7 @@ from typing import Any
 from hicmae import __version__
 from hicmae.data.manifest import END_OF_FILE_S, NUMBER_LABELS, id_problem
 from hicmae.data.packed import PackedClip, Reject, Shard
-from hicmae.data.shard_index import INDEX_NAME, ShardIndex, sha256_of
+from hicmae.data.shard_index import INDEX_NAME, ShardIndex
 from hicmae.data.tar_members import (
     AUDIO_EXTENSIONS,
     MAX_MEMBER_BYTES,
@@ -23,6 +23,7 @@ from hicmae.data.tar_members import (
     scan_tar,
     split_member_name,
 )
+from hicmae.file_digest import sha256_of
 
 _CHUNK = 1 << 20
 

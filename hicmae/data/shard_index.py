@@ -6,7 +6,6 @@ with the places of its members, so that readers fetch bytes without walking thro
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 from hicmae.data.clip_table import ClipTable
 from hicmae.data.packed import Reject, Shard, write_rejects
 from hicmae.data.storage import StorageFormat
+from hicmae.file_digest import sha256_of
 
 SCHEMA = 2
 INDEX_NAME = "index.json"
@@ -156,12 +156,6 @@ class ShardIndex:
             quality=dict(values["quality"]),
             made_by=dict(values["made_by"]),
         )
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, values: Any) -> None:

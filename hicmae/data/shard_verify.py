@@ -12,10 +12,11 @@ from pathlib import Path
 from hicmae.config import InputSpec
 from hicmae.data.order import generator
 from hicmae.data.packed import PackedClip
-from hicmae.data.shard_index import ShardFile, ShardIndex, sha256_of
+from hicmae.data.shard_index import ShardFile, ShardIndex
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.source import ClipUnreadableError
 from hicmae.data.tar_members import AUDIO_EXTENSIONS, PICTURE_MEMBERS, refusal, scan_tar, split_member_name
+from hicmae.file_digest import sha256_of
 from hicmae.media.clip import DecodeError
 from hicmae.media.decode import decode_clip
 

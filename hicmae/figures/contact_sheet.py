@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
+
+from hicmae.figures.spectrogram import spectrogram_picture
 
 FRAMES_SHOWN = 4
 _STRIP, _CAPTION, _GAP = 56, 14, 8
@@ -77,13 +78,6 @@ def _draw_clip(clip: SheetClip, width: int, tile: int) -> Image.Image:
     if clip.log_mel is None:
         draw.text((6, _CAPTION + tile + 6), "no sound", fill="black")
     else:
-        picture.paste(_spectrogram(clip.log_mel).resize((width, _STRIP), Image.Resampling.BILINEAR),
-                      (0, _CAPTION + tile))  # fmt: skip
+        # from the clip's own faintest to its own loudest
+        picture.paste(spectrogram_picture(clip.log_mel, (width, _STRIP)), (0, _CAPTION + tile))
     return picture
-
-
-def _spectrogram(log_mel: npt.NDArray[np.float32]) -> Image.Image:
-    """Low frequencies below, from the clip's own faintest to its own loudest."""
-    low, high = float(log_mel.min()), float(log_mel.max())
-    level = (log_mel.T[::-1] - low) / max(1e-6, high - low)
-    return Image.fromarray((matplotlib.colormaps["magma"](level)[..., :3] * 255).round().astype(np.uint8))

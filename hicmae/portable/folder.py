@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from hicmae.backbone import Backbone, Modality
 from hicmae.config import InputSpec
 from hicmae.export_config import Export, seal
 from hicmae.export_folder import CARD, CONFIG, refuse_foreign, replacing
+from hicmae.file_digest import sha256_of
 from hicmae.portable.card import card
 from hicmae.portable.checking import Deviation, deviations, refuse_beyond_tolerance
 from hicmae.portable.clips import Clips, random_clips
@@ -104,7 +104,7 @@ def write_folder(
         )
         settings["check"] = _check_record(found, costs)
         (draft / CARD).write_text(card(settings), encoding="utf-8")
-        settings["sha256"] = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
+        settings["sha256"] = {path.name: sha256_of(path) for path in sorted(draft.iterdir())}
         seal(settings)
         (draft / CONFIG).write_text(json.dumps(settings, indent=2) + "\n")
     return Written(folder=folder, deviations=found, int8_costs=costs)
@@ -162,8 +162,3 @@ def _check_record(found: Sequence[Deviation], costs: Sequence[Int8Cost]) -> dict
     if costs:
         record["int8"] = [asdict(cost) for cost in costs]
     return record
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -21,6 +20,7 @@ from hicmae.checkpoint import (
     save_export,
 )
 from hicmae.config import InputSpec, ModelConfig
+from hicmae.file_digest import sha256_of
 from hicmae.heads import Targets, categorical, dimensional
 from hicmae.pretraining import HiCMAE
 from hicmae.recognition import EmotionRecognizer
@@ -152,11 +152,14 @@ def _notes(
 
 
 def _provenance(file: ReferenceFile) -> dict[str, Any]:
-    with file.path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     epoch = file.left_out.get("epoch")
     said = {"epoch": int(epoch)} if epoch is not None and epoch.isdigit() else {}
-    return {"job": "converted from the authors' checkpoint", "converted_from": file.path.name, "sha256": digest, **said}
+    return {
+        "job": "converted from the authors' checkpoint",
+        "converted_from": file.path.name,
+        "sha256": sha256_of(file.path),
+        **said,
+    }
 
 
 def write_ours(found: Conversion, out: str | Path, *, with_decoder: bool) -> Path:

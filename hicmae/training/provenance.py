@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import subprocess
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from hicmae import __version__
 from hicmae.checkpoint import CHECKPOINT_PROVENANCE, read_export, read_provenance
 from hicmae.data.urls import is_url, shown
+from hicmae.file_digest import sha256_of
 
 _PLACES = frozenset(["cache_dir", "init", "manifest", "shards", "teacher", "val_shards"])
 """Settings that say where something lies. A recipe keeps their last part: folders of one machine say nothing elsewhere,
@@ -97,8 +97,7 @@ def weights_origin(path: Path) -> dict[str, Any]:
     if path.is_dir():
         export = read_export(path)
         return {"name": path.name, "sha256": export.sha256["model.safetensors"], "provenance": export.provenance}
-    with path.open("rb") as file:
-        known = {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    known = {"name": path.name, "sha256": sha256_of(path)}
     return known | ({"provenance": read_provenance(path)} if path.suffix == ".ckpt" else {})
 
 
