@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import io
 import tracemalloc
 from fractions import Fraction
@@ -16,7 +17,8 @@ from hicmae.media.clip import DecodeError
 from hicmae.media.decode import decode_clip, decode_windows, probe
 from hicmae.media.encode import EncodedMembers, encode_clip
 from hicmae.media.frames_file import read_frames
-from hicmae.media.span import _SquaresInOrder
+from hicmae.media.picture_writer import H264Writer
+from hicmae.media.span import SpanFrames, _SquaresInOrder
 from tests.media_files import cut_copy, make_clip, read_picture_time, read_sound_time
 
 SPEC = InputSpec(image_size=96)
@@ -272,3 +274,31 @@ def test_damage_and_mistakes_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for video_format in ("h264", "jpeg"):
         with pytest.raises(DecodeError, match="too_long"):
             stored(data, video_format=video_format)
+
+
+def _written(*, begun_twice: bool) -> bytes:
+    ticks = np.arange(100) * 2560
+    span = SpanFrames(numbers=np.arange(100), ticks=ticks, tick=Fraction(1, 12_800), end_ticks=100 * 2560, start_s=0.0,
+                      last_s=20.0)  # fmt: skip
+    sound = np.random.default_rng(0).normal(0, 3000, 320_000).astype(np.int16)
+    frames = np.random.default_rng(1).integers(0, 255, (100, 32, 32, 3), dtype=np.uint8)
+    writer = H264Writer(span, size=32, waveform=sound, rate_hz=16_000, name="clip")
+    for count in (60, 100) if begun_twice else (100,):
+        writer.begin()
+        for frame in frames[:count]:
+            writer.add(frame)
+        gc.collect()  # what is left of the first output must not get into the second
+    return writer.finish()
+
+
+def test_sound_lies_in_the_file_beside_the_pictures_that_it_goes_with() -> None:
+    with av.open(io.BytesIO(_written(begun_twice=False))) as media:
+        packets = [(packet.pos, float(packet.dts * packet.time_base), packet.stream_index)
+                   for packet in media.demux() if packet.size]  # fmt: skip
+    times = [time for _, time, _ in sorted(packets)]
+    assert {stream for _, _, stream in packets} == {0, 1}
+    assert times == sorted(times)
+
+
+def test_a_clip_that_was_begun_again_is_the_clip_alone() -> None:
+    assert _written(begun_twice=True) == _written(begun_twice=False)

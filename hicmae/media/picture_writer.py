@@ -67,7 +67,7 @@ class H264Writer:
     def begin(self) -> None:
         """Start, or start again."""
         if self._output is not None:
-            self._output.close()  # it would write its end when it is collected, into what follows
+            self._output.close()  # now, and not whenever it is collected: it still has its end to write
         self._file.seek(0)
         self._file.truncate()
         self._output = av.open(self._file, "w", format="mp4")
