@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 MOST_ROUNDS = 200
-"""Rounds after which a measurement ends, whatever time it was given."""
+"""Further rounds end here, whatever time a measurement was given."""
 
 
 def synchronize(device: torch.device) -> None:
@@ -55,7 +55,7 @@ def timed(
             steps[name]()
     synchronize(device)
     began = time.perf_counter()
-    for number in range(MOST_ROUNDS):
+    for number in range(max(rounds, MOST_ROUNDS)):
         if number >= rounds and time.perf_counter() - began >= seconds:
             break
         first = number % len(names)
