@@ -94,7 +94,7 @@ def _forget_peak() -> None:
 
 def _main(stage: str, settings: str, against: str | None = None) -> None:
     from hicmae.bench.batch import SyntheticBatch
-    from hicmae.bench.steps import model_step
+    from hicmae.bench.steps import stage_step
 
     chosen = BenchSettings(**json.loads(settings))
     torch.set_num_threads(chosen.threads)
@@ -102,7 +102,7 @@ def _main(stage: str, settings: str, against: str | None = None) -> None:
 
     def build() -> Callable[[], object]:
         if against is None:
-            return model_step(stage, chosen, batch)
+            return stage_step(stage, chosen, batch)
         from hicmae.bench.versus import reference_steps
 
         steps: Any = reference_steps(against, stage, chosen, batch)

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from hicmae.backbone import Backbone
 from hicmae.bench.batch import CLASSES, SyntheticBatch
 from hicmae.bench.settings import BenchSettings
+from hicmae.config import InputSpec
 from hicmae.flops import pretraining_macs, recognition_macs
 from hicmae.heads import categorical
 from hicmae.losses import soft_cross_entropy
+from hicmae.media.batch_transform import BatchTransform
 from hicmae.pretraining import HiCMAE
 from hicmae.recognition import EmotionRecognizer
 from hicmae.training.optim import OptimizerConfig, build_optimizer
@@ -45,7 +47,7 @@ class TrainingSteps:
         loss: computes the loss of the batch, inside autocast.
         optimizer: recipe of the job.
         settings: device and precision.
-        batch: clips in the batch, for the learning rate.
+        depth, fusion_depth: of the model, for layer-wise decay.
     """
 
     def __init__(
@@ -156,15 +158,28 @@ def embedding_step(settings: BenchSettings, batch: SyntheticBatch) -> Callable[[
     return step
 
 
-def model_step(stage: str, settings: BenchSettings, batch: SyntheticBatch) -> Callable[[], object]:
-    """The step that the stage times."""
+def transform_step(settings: BenchSettings, batch: SyntheticBatch) -> Callable[[], object]:
+    """Random crops, colours, gains and log-mel of the frames and the sound that workers ship."""
+    clips, side = len(batch), settings.config.image_size
+    transform = BatchTransform(InputSpec.for_model(settings.config)).to(settings.torch_device)
+    rng = torch.Generator().manual_seed(0)
+    inner = (0.66 + 0.34 * torch.rand(clips, 2, generator=rng)) * side
+    crop_box = torch.cat([(side - inner) / 2, inner], dim=1).to(settings.torch_device)
+    gain = (0.5 + torch.rand(clips, generator=rng)).to(settings.torch_device)
+    return lambda: transform(batch.frames, batch.waveform, crop_box=crop_box, gain=gain)
+
+
+def stage_step(stage: str, settings: BenchSettings, batch: SyntheticBatch) -> Callable[[], object]:
+    """What a stage times on a batch that lies on the device."""
     if stage == "pretrain":
         return pretraining_steps(settings, batch).whole
     if stage == "finetune":
         return finetuning_steps(settings, batch).whole
     if stage == "embed":
         return embedding_step(settings, batch)
-    raise ValueError(f"{stage} has no step of a model")
+    if stage == "transform":
+        return transform_step(settings, batch)
+    raise ValueError(f"{stage} has no step on the device")
 
 
 def macs_per_clip(stage: str, settings: BenchSettings, batch: SyntheticBatch) -> int:
