@@ -194,7 +194,8 @@ class HiCMAE(nn.Module, HubModel):
         predicted = self.predict(video_patches, audio_patches, masks)
 
         # Reconstruction: the masked patches, standardised
-        pixels = take_tokens(video_patches, masks.video_masked).float() * self.image_std + self.image_mean
+        colours = take_tokens(video_patches, masks.video_masked).float()
+        pixels = torch.addcmul(self.image_mean, colours, self.image_std)
         video_loss = masked_mse(
             predicted.video,
             video_target(pixels, config, frame_difference=objective.frame_difference),
