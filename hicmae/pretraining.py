@@ -5,7 +5,8 @@ Shapes: B clips, T frames, N tokens, V visible and M masked tokens, P values per
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from hicmae.backbone import MODALITIES, Backbone
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.decoder import Decoder
+from hicmae.encoder import EncoderOutput
 from hicmae.hub import HubModel
 from hicmae.layers import initialize
 from hicmae.losses import Negatives, audio_target, contrastive, masked_mse, video_target
@@ -42,10 +44,42 @@ class Objective:
         if self.negatives not in ("local", "global"):
             raise ValueError(f"negatives={self.negatives!r} must be 'local' or 'global'")
 
+    def total(self, video_loss: Tensor, audio_loss: Tensor, contrastive_loss: Tensor) -> Tensor:
+        """What training lowers (paper, section 3.3)."""
+        return video_loss + audio_loss + self.contrastive_weight * contrastive_loss
+
+
+@dataclass(kw_only=True)
+class PretrainInput:
+    """What ``HiCMAE.forward`` takes of B clips, which says what each is."""
+
+    video: Tensor
+    log_mel: Tensor
+    video_visible: Tensor
+    audio_visible: Tensor
+    has_video: Tensor | None = None
+    has_audio: Tensor | None = None
+
+    @property
+    def has_both(self) -> Tensor | None:
+        """bool (B,): clips with both modalities; ``None``: all."""
+        if self.has_video is None or self.has_audio is None:
+            return self.has_video if self.has_audio is None else self.has_audio
+        return self.has_video & self.has_audio
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def parts(self, clips: int) -> list[Self]:
+        """So many clips each, in order; the last part may be smaller."""
+        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        rows = [slice(first, first + clips) for first in range(0, len(self), clips)]
+        return [replace(self, **{name: value[part] for name, value in given.items()}) for part in rows]
+
 
 @dataclass
-class PretrainOutput:
-    """Losses and predictions of one batch."""
+class PretrainLosses:
+    """Losses of one batch."""
 
     loss: Tensor
     """float32 scalar: video + audio + contrastive weight * contrastive."""
@@ -55,6 +89,12 @@ class PretrainOutput:
     """float32 scalar."""
     contrastive_loss: Tensor
     """float32 scalar: sum over taps, unweighted."""
+
+
+@dataclass
+class PretrainOutput(PretrainLosses):
+    """Losses and predictions of one batch."""
+
     video_prediction: Tensor
     """(B, M, P): masked video tokens in ascending order."""
     audio_prediction: Tensor
@@ -95,6 +135,22 @@ class Prediction:
     """(B, V, D) for each tap."""
     audio_taps: list[Tensor]
     """(B, V', D) for each tap."""
+
+    @property
+    def features(self) -> Tensor:
+        """(2, L, B, D): mean over tokens of each tap, of video and of audio; what is contrasted."""
+        return _pooled(self.video_taps, self.audio_taps)
+
+
+@dataclass
+class Reconstructed:
+    """The decoders' side of the objective."""
+
+    prediction: Prediction
+    video_loss: Tensor
+    """float32 scalar."""
+    audio_loss: Tensor
+    """float32 scalar."""
 
 
 class HiCMAE(nn.Module, HubModel):
@@ -145,6 +201,13 @@ class HiCMAE(nn.Module, HubModel):
             mlp_ratio=config.mlp_ratio,
         )
 
+    def encode(self, video_patches: Tensor, audio_patches: Tensor, masks: Masks) -> tuple[EncoderOutput, EncoderOutput]:
+        """Encode what is visible of each modality; arguments as ``predict``."""
+        encode_video, encode_audio = self.backbone.video_encoder, self.backbone.audio_encoder
+        video = encode_video(video_patches, masks.video_visible, taps=self.config.taps)  # tokens (B, V, D)
+        audio = encode_audio(audio_patches, masks.audio_visible, taps=self.config.taps)
+        return video, audio
+
     def predict(self, video_patches: Tensor, audio_patches: Tensor, masks: Masks) -> Prediction:
         """Encode what is visible, fuse the modalities, decode what is masked; no loss and nothing between ranks.
 
@@ -153,9 +216,7 @@ class HiCMAE(nn.Module, HubModel):
             audio_patches: float (B, N', P'), all patches of the normalised spectrogram.
             masks: which tokens are visible and which masked.
         """
-        encode_video, encode_audio = self.backbone.video_encoder, self.backbone.audio_encoder
-        video = encode_video(video_patches, masks.video_visible, taps=self.config.taps)  # tokens (B, V, D)
-        audio = encode_audio(audio_patches, masks.audio_visible, taps=self.config.taps)
+        video, audio = self.encode(video_patches, audio_patches, masks)
         fused_video, fused_audio = self.backbone.fusion(video.tokens, audio.tokens)
         return Prediction(
             video=self.video_decoder(fused_video, video.taps, masks.video_visible, masks.video_masked),
@@ -187,43 +248,68 @@ class HiCMAE(nn.Module, HubModel):
         Raises:
             ValueError: for a shape that the configuration does not have.
         """
-        config, objective = self.config, self.objective
-        masks = Masks.around(video_visible, audio_visible, config)
-        video_patches = video_to_patches(video, config)  # (B, N, P)
-        audio_patches = audio_to_patches(log_mel, config)
-        predicted = self.predict(video_patches, audio_patches, masks)
-
-        # Reconstruction: the masked patches, standardised
-        pixels = take_tokens(video_patches, masks.video_masked).float() * self.image_std + self.image_mean
-        video_loss = masked_mse(
-            predicted.video,
-            video_target(pixels, config, frame_difference=objective.frame_difference),
-            has_video,
+        clips = PretrainInput(
+            video=video,
+            log_mel=log_mel,
+            video_visible=video_visible,
+            audio_visible=audio_visible,
+            has_video=has_video,
+            has_audio=has_audio,
         )
-        audio_loss = masked_mse(
-            predicted.audio, audio_target(take_tokens(audio_patches, masks.audio_masked)), has_audio
-        )
-
-        # Contrast: the modalities of a clip agree on the tapped layers
-        contrastive_loss, logits = contrastive(
-            [tap.mean(dim=1) for tap in predicted.video_taps],
-            [tap.mean(dim=1) for tap in predicted.audio_taps],
-            temperature=objective.temperature,
-            negatives=objective.negatives,
-            present=_both(has_video, has_audio),
-        )
+        found = self.reconstruct(clips)
+        contrastive_loss, logits = self.contrast(found.prediction.features, clips)
         return PretrainOutput(
-            loss=video_loss + audio_loss + objective.contrastive_weight * contrastive_loss,
-            video_loss=video_loss,
-            audio_loss=audio_loss,
+            loss=self.objective.total(found.video_loss, found.audio_loss, contrastive_loss),
+            video_loss=found.video_loss,
+            audio_loss=found.audio_loss,
             contrastive_loss=contrastive_loss,
-            video_prediction=predicted.video,
-            audio_prediction=predicted.audio,
+            video_prediction=found.prediction.video,
+            audio_prediction=found.prediction.audio,
             contrastive_logits=logits,
         )
 
+    def reconstruct(self, clips: PretrainInput) -> Reconstructed:
+        """Predict the masked patches and compare them with the standardised true ones."""
+        config = self.config
+        video_patches, audio_patches, masks = self._tokens(clips)
+        predicted = self.predict(video_patches, audio_patches, masks)
+        pixels = take_tokens(video_patches, masks.video_masked).float() * self.image_std + self.image_mean
+        target = video_target(pixels, config, frame_difference=self.objective.frame_difference)
+        video_loss = masked_mse(predicted.video, target, clips.has_video)
+        target = audio_target(take_tokens(audio_patches, masks.audio_masked))
+        audio_loss = masked_mse(predicted.audio, target, clips.has_audio)
+        return Reconstructed(prediction=predicted, video_loss=video_loss, audio_loss=audio_loss)
 
-def _both(has_video: Tensor | None, has_audio: Tensor | None) -> Tensor | None:
-    if has_video is None or has_audio is None:
-        return has_video if has_audio is None else has_audio
-    return has_video & has_audio
+    def features(self, clips: PretrainInput) -> Tensor:
+        """(2, L, B, D): what is contrasted, as ``Prediction.features``, from the encoders alone."""
+        video, audio = self.encode(*self._tokens(clips))
+        return _pooled(video.taps, audio.taps)
+
+    def contrast(self, features: Tensor, clips: PretrainInput) -> tuple[Tensor, list[Tensor]]:
+        """The modalities of a clip agree on the tapped layers: loss and logits (``losses.contrastive``).
+
+        Args:
+            features: float (2, L, B, D), of video and of audio.
+            clips: the same B clips.
+        """
+        video, audio = features
+        return contrastive(
+            list(video),
+            list(audio),
+            temperature=self.objective.temperature,
+            negatives=self.objective.negatives,
+            present=clips.has_both,
+        )
+
+    def _tokens(self, clips: PretrainInput) -> tuple[Tensor, Tensor, Masks]:
+        """All patches of both modalities, (B, N, P) and (B, N', P'), and which are visible."""
+        return (
+            video_to_patches(clips.video, self.config),
+            audio_to_patches(clips.log_mel, self.config),
+            Masks.around(clips.video_visible, clips.audio_visible, self.config),
+        )
+
+
+def _pooled(video_taps: Sequence[Tensor], audio_taps: Sequence[Tensor]) -> Tensor:
+    means = [tap.mean(dim=1) for tap in (*video_taps, *audio_taps)]
+    return torch.stack(means).unflatten(0, (2, -1))
