@@ -11,7 +11,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from hicmae import distributed
+from hicmae.accumulation import losses_in_parts
 from hicmae.losses import contrastive
+from hicmae.pretraining import HiCMAE, PretrainInput
 from tests.tiny_model import pretraining_batch, pretraining_model
 
 RANKS, BATCH, TAPS = 2, 3, 2
@@ -34,6 +36,21 @@ def contrast(model: torch.nn.ModuleList, present: torch.Tensor | None, rows: sli
 def joint_batch(model, rows: slice):
     """HiCMAE's output for some rows of a batch of six, all with both modalities."""
     return model(*(x[rows] for x in pretraining_batch(RANKS * BATCH)))
+
+
+class InParts(torch.nn.Module):
+    """The joint batch's loss, this rank's clips in parts of two and one."""
+
+    def __init__(self, model: HiCMAE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, rows: slice) -> torch.Tensor:
+        video, log_mel, video_visible, audio_visible = (x[rows] for x in pretraining_batch(RANKS * BATCH))
+        clips = PretrainInput(
+            video=video, log_mel=log_mel, video_visible=video_visible, audio_visible=audio_visible
+        )  # fmt: skip
+        return losses_in_parts(self.model, clips, 2).loss
 
 
 def average(values: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -77,6 +94,15 @@ def work(rank: int, folder: str) -> None:
     output.loss.backward()
     gradients = [p.grad for p in model.parameters() if p.requires_grad]
     result["model"] = average([output.loss.detach(), *gradients])
+
+    model = pretraining_model(negatives="global", contrastive_weight=1.0)
+    parallel = torch.nn.parallel.DistributedDataParallel(InParts(model))
+    with parallel.no_sync():  # accumulated batches: the first is not exchanged
+        (parallel(rows) / 2).backward()
+    loss = parallel(rows)
+    (loss / 2).backward()
+    # Data-parallel training has averaged the gradients already.
+    result["parts"] = [*average([loss.detach()]), *(p.grad for p in model.parameters() if p.requires_grad)]
 
     torch.save(result, Path(folder) / f"rank{rank}.pt")
     dist.barrier()
@@ -138,10 +164,11 @@ def test_one_gather_for_all_taps_and_both_modalities(ranks):
         assert sorted(result["gathered_values"]) == [BATCH, 2 * TAPS * BATCH * 4]
 
 
-def test_the_model_on_two_processes_equals_one_with_the_joint_batch(ranks):
+@pytest.mark.parametrize("how", ["model", "parts"])
+def test_the_model_on_two_processes_equals_one_with_the_joint_batch(ranks, how):
     model = pretraining_model(negatives="global", contrastive_weight=1.0)
     loss = joint_batch(model, slice(None)).loss
     loss.backward()
     expected = [loss.detach(), *(p.grad for p in model.parameters() if p.requires_grad)]
     for result in ranks:
-        assert_same(result["model"], expected, bound=1e-5)
+        assert_same(result[how], expected, bound=1e-5)

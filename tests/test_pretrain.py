@@ -11,16 +11,19 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 import hicmae
 from hicmae.checkpoint import read_backbone, read_export, read_provenance
 from hicmae.cli import main as hicmae_main
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
+from hicmae.pretraining import HiCMAE
 from pretrain.__main__ import main
 from pretrain.module import PretrainModule
 from tests.corpus import make_corpus
@@ -138,6 +141,24 @@ def test_a_run_stopped_in_mid_epoch_goes_on_exactly(undisturbed, shards, tmp_pat
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
+def test_batches_in_parts_log_the_losses_of_whole_ones_and_go_on_exactly(undisturbed, shards, tmp_path, monkeypatch):
+    seen, genuine = [], HiCMAE.reconstruct
+    monkeypatch.setattr(HiCMAE, "reconstruct", lambda self, clips: seen.append(len(clips)) or genuine(self, clips))
+    in_parts = "--model.micro_batch_size=3"
+    assert main(arguments(shards, tmp_path / "at_once", in_parts, "--trainer.max_steps=3")) == 0
+    whole, found = curve(undisturbed), curve(tmp_path / "at_once")
+    assert seen == [3, 1] * 3
+    assert set(found) == {1, 2, 3}
+    for step, losses in found.items():
+        assert losses == pytest.approx(whole[step], rel=1e-5), f"step {step}"
+    for steps in (2, 3):
+        run = arguments(shards, tmp_path / "again", in_parts, f"--trainer.max_steps={steps}", "--ckpt_path=auto")
+        assert main(run) == 0
+    assert curve(tmp_path / "again") == found
+    expected, resumed = weights(tmp_path / "at_once"), weights(tmp_path / "again")
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_sigterm_to_all_processes_saves_and_the_run_goes_on_exactly(undisturbed, shards, tmp_path, workers):
     """As a cluster sends it: decoding processes and their server too, and more than once."""
@@ -231,6 +252,7 @@ def test_an_unknown_key_is_named(tmp_path, capsys):
         ("--data.pixels=yuv", "pixels='yuv' needs clips stored as h264"),
         ("--data.batch_size=100", "24 clips are too few"),
         ("--model.optimizer.warmup_epochs=9", "lower warmup_epochs"),
+        ("--model.micro_batch_size=0", "micro_batch_size=0 must be 1 clip or more"),
     ],
 )
 def test_bad_settings_end_with_one_line(shards, tmp_path, capsys, change, message):
@@ -240,6 +262,33 @@ def test_bad_settings_end_with_one_line(shards, tmp_path, capsys, change, messag
     assert error.startswith("pretrain: error: ")
     assert message in error
     assert time.perf_counter() - started < 20
+
+
+def in_parts_of(clips: int, strategy: Strategy, precision: str = "bf16-mixed") -> PretrainModule:
+    """A module in a job with batches of four."""
+    module = PretrainModule("micro", SMALL, micro_batch_size=clips)
+    data = SimpleNamespace(batch_size=4)
+    module.trainer = SimpleNamespace(strategy=strategy, precision=precision, datamodule=data)  # type: ignore[assignment]
+    return module
+
+
+@pytest.mark.parametrize(
+    ("strategy", "precision", "message"),
+    [
+        (FSDPStrategy(), "bf16-mixed", "micro_batch_size=2 needs one device or the strategy ddp, not FSDPStrategy"),
+        (DDPStrategy(), "16-mixed", "does not work with trainer.precision=16-mixed"),
+    ],
+)
+def test_parts_are_refused_where_their_gradients_would_be_lost(strategy, precision, message):
+    with pytest.raises(ValueError, match=message):
+        in_parts_of(2, strategy, precision).setup("fit")
+
+
+@pytest.mark.parametrize(("clips", "said"), [(3, ""), (4, "micro_batch_size=4 has no effect: data.batch_size=4")])
+def test_parts_as_large_as_the_batch_are_said_to_have_no_effect(caplog, clips, said):
+    in_parts_of(clips, DDPStrategy()).setup("fit")
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.records)
 
 
 @pytest.mark.parametrize("share", [0.05, 1.0])
