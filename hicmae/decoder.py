@@ -3,7 +3,7 @@
 The hierarchical skip connections of the paper (section 3.2): after one plain block, every layer attends to a tapped
 encoder layer, the highest tap first.
 
-Shapes: B clips, N tokens, V visible, M = N - V masked tokens, D encoder width, E decoder width, P values per patch.
+Shapes: B clips, N tokens, V visible, M masked tokens to decode, D encoder width, E decoder width, P values per patch.
 """
 
 from __future__ import annotations
@@ -56,11 +56,14 @@ class Decoder(nn.Module):
         Returns:
             (B, M, P), the predicted values of the masked patches, in the order of ``masked``.
         """
+        seen = visible.shape[1]
         visible_positions = self.positions[visible]  # (B, V, E)
         x = torch.cat(
             [self.from_encoder(tokens) + visible_positions, self.mask_token + self.positions[masked]], dim=1
-        )  # (B, N, E), visible first
-        x = self.first_block(x)
-        for block, tap in zip(self.skip_blocks, reversed(taps), strict=True):
-            x = block(x, self.from_encoder(tap) + visible_positions)
-        return self.head(self.norm(x[:, visible.shape[1] :]))
+        )  # (B, V + M, E), visible first
+        # After the last block nobody reads the visible tokens.
+        last = len(self.skip_blocks)
+        x = self.first_block(x, start=seen if last == 0 else 0)
+        for number, (block, tap) in enumerate(zip(self.skip_blocks, reversed(taps), strict=True), start=1):
+            x = block(x, self.from_encoder(tap) + visible_positions, start=seen if number == last else 0)
+        return self.head(self.norm(x))  # (B, M, P)

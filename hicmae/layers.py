@@ -7,9 +7,12 @@ Shapes: B clips, N tokens, C context tokens, D width, H heads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 
@@ -30,7 +33,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention: (B, N, D) -> (B, N, D)."""
+    """Multi-head self-attention: (B, N, D) -> (B, N - start, D); only tokens from ``start`` on ask, all are asked."""
 
     no_key_bias: Tensor
 
@@ -43,9 +46,14 @@ class SelfAttention(nn.Module):
         self.register_buffer("no_key_bias", torch.zeros(width), persistent=False)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
         bias = torch.cat([self.q_bias, self.no_key_bias, self.v_bias])
-        q, k, v = F.linear(x, self.qkv.weight, bias).chunk(3, dim=-1)
+        if not start:
+            q, k, v = F.linear(x, self.qkv.weight, bias).chunk(3, dim=-1)  # one product instead of two
+        else:
+            width = len(self.q_bias)
+            q = F.linear(x[:, start:], self.qkv.weight[:width], self.q_bias)
+            k, v = F.linear(x, self.qkv.weight[width:], bias[width:]).chunk(2, dim=-1)
         return self.proj(attend(q, k, v, self.heads))
 
 
@@ -83,10 +91,14 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, then MLP, each pre-normed and residual: (B, N, D) -> (B, N, D).
+    """Self-attention, then MLP, each pre-normed and residual: (B, N, D) -> (B, N - start, D).
 
-    ``drop_path`` is the chance that a clip skips a residual branch while training (stochastic depth).
+    ``drop_path`` is the chance that a clip skips a residual branch while training (stochastic depth). ``start``: tokens
+    before it are attended to, but nothing is computed for them; for a layer after which nobody reads them.
     """
+
+    recompute = False
+    """While training, compute the activations again in the backward pass rather than keep them (``set_recompute``)."""
 
     def __init__(self, *, width: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> None:
         super().__init__()
@@ -96,13 +108,22 @@ class Block(nn.Module):
         self.mlp = MLP(width, mlp_ratio)
         self.drop_path = StochasticDepth(drop_path, mode="row") if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, *, start: int = 0) -> Tensor:
+        return self._run(self._self_and_mlp, x, start)
+
+    def _self_and_mlp(self, x: Tensor, start: int) -> Tensor:
+        x = x[:, start:] + self.drop_path(self.attn(self.norm1(x), start))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _run(self, layers: Callable[..., Tensor], *inputs: object) -> Tensor:
+        if self.recompute and self.training and torch.is_grad_enabled():
+            result: Tensor = checkpoint(layers, *inputs, use_reentrant=False)
+            return result
+        return layers(*inputs)
 
 
 class CrossBlock(Block):
-    """Cross-attention to a context, then a ``Block``: (B, N, D), (B, C, D) -> (B, N, D).
+    """Cross-attention to a context, then a ``Block``: (B, N, D), (B, C, D) -> (B, N - start, D).
 
     Serves the fusion encoder (context: the other modality) and the decoders (context: an encoder layer).
     """
@@ -113,9 +134,23 @@ class CrossBlock(Block):
         self.context_norm = LayerNorm(width)
         self.cross_attn = CrossAttention(width, heads)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, context: Tensor, *, start: int = 0) -> Tensor:  # type: ignore[override]
+        return self._run(self._cross_self_and_mlp, x, context, start)
+
+    def _cross_self_and_mlp(self, x: Tensor, context: Tensor, start: int) -> Tensor:
         x = x + self.drop_path(self.cross_attn(self.cross_norm(x), self.context_norm(context)))
-        return super().forward(x)
+        return self._self_and_mlp(x, start)
+
+
+def set_recompute(model: nn.Module, on: bool) -> None:
+    """Switch activation checkpointing (Chen et al., 2016) of every block below ``model``.
+
+    A block then keeps its input alone and runs again in the backward pass: the same gradients, to the bit where the
+    device's kernels repeat themselves, for a third more multiply-adds. Evaluation is not touched.
+    """
+    for block in model.modules():
+        if isinstance(block, Block):
+            block.recompute = on
 
 
 def initialize(module: nn.Module) -> None:

@@ -273,7 +273,8 @@ class HiCMAE(nn.Module, HubModel):
         config = self.config
         video_patches, audio_patches, masks = self._tokens(clips)
         predicted = self.predict(video_patches, audio_patches, masks)
-        pixels = take_tokens(video_patches, masks.video_masked).float() * self.image_std + self.image_mean
+        colours = take_tokens(video_patches, masks.video_masked).float()
+        pixels = torch.addcmul(self.image_mean, colours, self.image_std)
         target = video_target(pixels, config, frame_difference=self.objective.frame_difference)
         video_loss = masked_mse(predicted.video, target, clips.has_video)
         target = audio_target(take_tokens(audio_patches, masks.audio_masked))
