@@ -1,6 +1,7 @@
 """HiCMAE, the pre-training model: hierarchical contrastive masked autoencoding (paper, section 3, figure 1).
 
-Shapes: B clips, T frames, N tokens, V visible and M masked tokens, P values per patch, D width, L layers.
+Shapes: B clips, T frames, N tokens, V visible and M masked tokens, P values per patch, D width, L layers. Where not all
+masked tokens are decoded, M are those that are.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class PretrainOutput:
 
 @dataclass
 class Masks:
-    """Which tokens the encoders see and which the decoders predict: int64 (B, V) and (B, M), ascending."""
+    """Which tokens the encoders see and which masked ones the decoders predict: int64 (B, V) and (B, M), ascending."""
 
     video_visible: Tensor
     video_masked: Tensor
@@ -73,13 +74,21 @@ class Masks:
     audio_masked: Tensor
 
     @classmethod
-    def around(cls, video_visible: Tensor, audio_visible: Tensor, config: ModelConfig) -> Self:
-        """Everything but the visible tokens is masked."""
+    def around(
+        cls,
+        video_visible: Tensor,
+        audio_visible: Tensor,
+        config: ModelConfig,
+        *,
+        video_decoded: Tensor | None = None,
+        audio_decoded: Tensor | None = None,
+    ) -> Self:
+        """Everything but the visible tokens is masked; of that all is decoded, unless it is said what."""
         return cls(
             video_visible=video_visible,
-            video_masked=complement(video_visible, config.video_tokens),
+            video_masked=complement(video_visible, config.video_tokens) if video_decoded is None else video_decoded,
             audio_visible=audio_visible,
-            audio_masked=complement(audio_visible, config.audio_tokens),
+            audio_masked=complement(audio_visible, config.audio_tokens) if audio_decoded is None else audio_decoded,
         )
 
 
@@ -173,6 +182,9 @@ class HiCMAE(nn.Module, HubModel):
         *,
         has_video: Tensor | None = None,
         has_audio: Tensor | None = None,
+        video_decoded: Tensor | None = None,
+        audio_decoded: Tensor | None = None,
+        clip_of: Tensor | None = None,
     ) -> PretrainOutput:
         """Reconstruct what is masked and contrast what is seen.
 
@@ -183,12 +195,18 @@ class HiCMAE(nn.Module, HubModel):
             audio_visible: int64 (B, V'), ascending.
             has_video, has_audio: bool (B,), clips that have this modality; ``None``: all do. A missing modality
                 is not reconstructed, and its clip takes no part in the contrast.
+            video_decoded, audio_decoded: int64 (B, M), ascending: masked tokens that are decoded and count in the loss
+                (dual masking, VideoMAE V2); ``None``: all masked ones.
+            clip_of: int64 (B,), rows that are views of one clip share a number and are no negatives of one another;
+                ``None``: each row is another clip.
 
         Raises:
             ValueError: for a shape that the configuration does not have.
         """
         config, objective = self.config, self.objective
-        masks = Masks.around(video_visible, audio_visible, config)
+        masks = Masks.around(
+            video_visible, audio_visible, config, video_decoded=video_decoded, audio_decoded=audio_decoded
+        )
         video_patches = video_to_patches(video, config)  # (B, N, P)
         audio_patches = audio_to_patches(log_mel, config)
         predicted = self.predict(video_patches, audio_patches, masks)
@@ -211,6 +229,7 @@ class HiCMAE(nn.Module, HubModel):
             temperature=objective.temperature,
             negatives=objective.negatives,
             present=_both(has_video, has_audio),
+            clip_of=clip_of,
         )
         return PretrainOutput(
             loss=video_loss + audio_loss + objective.contrastive_weight * contrastive_loss,

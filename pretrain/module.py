@@ -64,6 +64,9 @@ class PretrainModule(pl.LightningModule):
             batch.audio_visible,
             has_video=batch.has_video & batch.valid,
             has_audio=batch.has_audio & batch.valid,
+            video_decoded=batch.video_decoded,
+            audio_decoded=batch.audio_decoded,
+            clip_of=batch.clip_of,
         )
         return output
 
