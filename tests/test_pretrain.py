@@ -227,6 +227,8 @@ def test_an_unknown_key_is_named(tmp_path, capsys):
         ('--model.architecture={"widht": 50}', "widht"),
         ("--model.preset=huge", "unknown preset 'huge'"),
         ("--data.video_mask_ratio=1.0", "mask ratio 1.0"),
+        ("--data.audio_decode_ratio=0", "audio_decode_ratio: decode ratio 0.0 must be above 0"),
+        ("--data.views_per_clip=3", "no multiple of views_per_clip=3; the nearest valid batch_size is 3 or 6"),
         ("--data.num_workers=40", "num_workers"),
         ("--data.pixels=yuv", "pixels='yuv' needs clips stored as h264"),
         ("--data.batch_size=100", "24 clips are too few"),
