@@ -218,7 +218,9 @@ def test_the_batch_size_counts_views(shards):
     data, plain = make_data(shards, **LESS), make_data(shards)
     assert (data.batch_size, data.loader.batch_size) == (4, 2)  # learning rates follow the views
     assert data.batches_per_epoch == len(data.train_dataloader()) == 2 * 3 * plain.batches_per_epoch
-    with pytest.raises(ValueError, match=r"batch_size=4 counts views and is no multiple of views_per_clip=3; .* 3 or 6"):
+    with pytest.raises(
+        ValueError, match=r"batch_size=4 counts views and is no multiple of views_per_clip=3; .* 3 or 6"
+    ):
         make_data(shards, views_per_clip=3)
     with pytest.raises(ValueError, match="the nearest valid batch_size is 5"):
         make_data(shards, views_per_clip=5)
