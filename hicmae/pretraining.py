@@ -1,6 +1,7 @@
 """HiCMAE, the pre-training model: hierarchical contrastive masked autoencoding (paper, section 3, figure 1).
 
-Shapes: B clips, T frames, N tokens, V visible and M masked tokens, P values per patch, D width, L layers.
+Shapes: B clips, T frames, N tokens, V visible and M masked tokens, P values per patch, D width, L layers. Where not all
+masked tokens are decoded, M are those that are.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ class PretrainInput:
     audio_visible: Tensor
     has_video: Tensor | None = None
     has_audio: Tensor | None = None
+    video_decoded: Tensor | None = None
+    audio_decoded: Tensor | None = None
+    clip_of: Tensor | None = None
 
     @property
     def has_both(self) -> Tensor | None:
@@ -105,7 +109,7 @@ class PretrainOutput(PretrainLosses):
 
 @dataclass
 class Masks:
-    """Which tokens the encoders see and which the decoders predict: int64 (B, V) and (B, M), ascending."""
+    """Which tokens the encoders see and which masked ones the decoders predict: int64 (B, V) and (B, M), ascending."""
 
     video_visible: Tensor
     video_masked: Tensor
@@ -113,13 +117,21 @@ class Masks:
     audio_masked: Tensor
 
     @classmethod
-    def around(cls, video_visible: Tensor, audio_visible: Tensor, config: ModelConfig) -> Self:
-        """Everything but the visible tokens is masked."""
+    def around(
+        cls,
+        video_visible: Tensor,
+        audio_visible: Tensor,
+        config: ModelConfig,
+        *,
+        video_decoded: Tensor | None = None,
+        audio_decoded: Tensor | None = None,
+    ) -> Self:
+        """Everything but the visible tokens is masked; of that all is decoded, unless it is said what."""
         return cls(
             video_visible=video_visible,
-            video_masked=complement(video_visible, config.video_tokens),
+            video_masked=complement(video_visible, config.video_tokens) if video_decoded is None else video_decoded,
             audio_visible=audio_visible,
-            audio_masked=complement(audio_visible, config.audio_tokens),
+            audio_masked=complement(audio_visible, config.audio_tokens) if audio_decoded is None else audio_decoded,
         )
 
 
@@ -234,6 +246,9 @@ class HiCMAE(nn.Module, HubModel):
         *,
         has_video: Tensor | None = None,
         has_audio: Tensor | None = None,
+        video_decoded: Tensor | None = None,
+        audio_decoded: Tensor | None = None,
+        clip_of: Tensor | None = None,
     ) -> PretrainOutput:
         """Reconstruct what is masked and contrast what is seen.
 
@@ -244,6 +259,10 @@ class HiCMAE(nn.Module, HubModel):
             audio_visible: int64 (B, V'), ascending.
             has_video, has_audio: bool (B,), clips that have this modality; ``None``: all do. A missing modality
                 is not reconstructed, and its clip takes no part in the contrast.
+            video_decoded, audio_decoded: int64 (B, M), ascending: masked tokens that are decoded and count in the loss
+                (dual masking, VideoMAE V2); ``None``: all masked ones.
+            clip_of: int64 (B,), rows that are views of one clip share a number and are no negatives of one another;
+                ``None``: each row is another clip.
 
         Raises:
             ValueError: for a shape that the configuration does not have.
@@ -255,6 +274,9 @@ class HiCMAE(nn.Module, HubModel):
             audio_visible=audio_visible,
             has_video=has_video,
             has_audio=has_audio,
+            video_decoded=video_decoded,
+            audio_decoded=audio_decoded,
+            clip_of=clip_of,
         )
         found = self.reconstruct(clips)
         contrastive_loss, logits = self.contrast(found.prediction.features, clips)
@@ -300,15 +322,19 @@ class HiCMAE(nn.Module, HubModel):
             temperature=self.objective.temperature,
             negatives=self.objective.negatives,
             present=clips.has_both,
+            clip_of=clips.clip_of,
         )
 
     def _tokens(self, clips: PretrainInput) -> tuple[Tensor, Tensor, Masks]:
         """All patches of both modalities, (B, N, P) and (B, N', P'), and which are visible."""
-        return (
-            video_to_patches(clips.video, self.config),
-            audio_to_patches(clips.log_mel, self.config),
-            Masks.around(clips.video_visible, clips.audio_visible, self.config),
+        masks = Masks.around(
+            clips.video_visible,
+            clips.audio_visible,
+            self.config,
+            video_decoded=clips.video_decoded,
+            audio_decoded=clips.audio_decoded,
         )
+        return video_to_patches(clips.video, self.config), audio_to_patches(clips.log_mel, self.config), masks
 
 
 def _pooled(video_taps: Sequence[Tensor], audio_taps: Sequence[Tensor]) -> Tensor:

@@ -79,6 +79,9 @@ class PretrainModule(pl.LightningModule):
             audio_visible=batch.audio_visible,
             has_video=batch.has_video & batch.valid,
             has_audio=batch.has_audio & batch.valid,
+            video_decoded=batch.video_decoded,
+            audio_decoded=batch.audio_decoded,
+            clip_of=batch.clip_of,
         )
         if self.micro_batch_size is not None and self.micro_batch_size < len(clips):
             return losses_in_parts(self.model, clips, self.micro_batch_size)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from hicmae.accumulation import losses_in_parts
+from hicmae.masking import complement
 from hicmae.pretraining import HiCMAE, PretrainInput, PretrainLosses
-from tests.tiny_model import pretraining_batch, pretraining_model
+from tests.tiny_model import TINY, pretraining_batch, pretraining_model
 
 LOSSES = ("loss", "video_loss", "audio_loss", "contrastive_loss")
 # Four clips have both modalities; in parts of two and of three their shares differ from part to part.
@@ -66,6 +67,18 @@ def test_either_flag_may_be_given_alone(name):
     flags = {name: FLAGS[name]}
     ours, expected = learned(inputs(**flags), 3), learned(inputs(**flags), None)
     assert ours[0].loss.item() == pytest.approx(expected[0].loss.item(), rel=ROUNDING)
+    assert max(difference(ours[1][n], g) for n, g in expected[1].items()) <= ROUNDING
+
+
+def test_views_of_a_clip_stay_no_negatives_and_half_the_masked_tokens_are_decoded():
+    more = {
+        "clip_of": torch.tensor([0, 0, 1, 1, 2, 2, 3]),
+        "video_decoded": complement(inputs().video_visible, TINY.video_tokens)[:, ::2],
+        "audio_decoded": complement(inputs().audio_visible, TINY.audio_tokens)[:, 1::2],
+    }
+    ours, expected = learned(inputs(**more), 3), learned(inputs(**more), None)
+    for name in LOSSES:
+        assert getattr(ours[0], name).item() == pytest.approx(getattr(expected[0], name).item(), rel=ROUNDING)
     assert max(difference(ours[1][n], g) for n, g in expected[1].items()) <= ROUNDING
 
 

@@ -26,11 +26,17 @@ def projections() -> torch.nn.ModuleList:
     return torch.nn.ModuleList(torch.nn.Linear(5, 4) for _ in range(2 * TAPS))
 
 
-def contrast(model: torch.nn.ModuleList, present: torch.Tensor | None, rows: slice):
+# Two views of a clip and another clip on each rank: a rank counts its own clips.
+VIEWS = torch.tensor([0, 0, 1, 0, 1, 1])
+
+
+def contrast(
+    model: torch.nn.ModuleList, present: torch.Tensor | None, rows: slice, clip_of: torch.Tensor | None = None
+):
     inputs = torch.randn(2, RANKS * BATCH, 5, generator=torch.Generator().manual_seed(1))[:, rows]
     features = [model[i](inputs[i % 2]) for i in range(2 * TAPS)]
     present = None if present is None else present[rows]
-    return contrastive(features[0::2], features[1::2], negatives="global", present=present)
+    return contrastive(features[0::2], features[1::2], negatives="global", present=present, clip_of=clip_of)
 
 
 def joint_batch(model, rows: slice):
@@ -72,9 +78,9 @@ def work(rank: int, folder: str) -> None:
     (everyone * torch.arange(12.0).reshape(2, 2, 3) * (rank + 1)).sum().backward()
     result["gather"], result["gather_gradient"] = everyone.detach(), local.grad
 
-    for name, present in (("all", None), ("some", BOTH)):
+    for name, present, clip_of in (("all", None, None), ("some", BOTH, None), ("views", None, VIEWS[rows])):
         model = projections()
-        loss, logits = contrast(model, present, rows)
+        loss, logits = contrast(model, present, rows, clip_of)
         loss.backward()
         result[f"{name}_logits"] = [x.detach() for x in logits]
         result[name] = average([loss.detach(), *(p.grad for p in model.parameters())])
@@ -85,7 +91,7 @@ def work(rank: int, folder: str) -> None:
     calls = []
     gather = dist.all_gather
     dist.all_gather = lambda pieces, tensor: calls.append(tensor.numel()) or gather(pieces, tensor)
-    contrast(projections(), BOTH, rows)
+    contrast(projections(), BOTH, rows, VIEWS[rows])
     dist.all_gather = gather
     result["gathered_values"] = calls
 
@@ -140,10 +146,11 @@ def test_gradients_of_all_ranks_losses_reach_the_owner(ranks):
         assert torch.equal(result["gather_gradient"], 3 * torch.arange(12.0).reshape(2, 2, 3)[rank])
 
 
-@pytest.mark.parametrize("name", ["all", "some"])
+@pytest.mark.parametrize("name", ["all", "some", "views"])
 def test_global_negatives_equal_one_process_with_the_joint_batch(ranks, name):
     model = projections()
-    loss, logits = contrast(model, BOTH if name == "some" else None, slice(None))
+    clip_of = VIEWS + torch.tensor([0, 0, 0, 2, 2, 2]) if name == "views" else None
+    loss, logits = contrast(model, BOTH if name == "some" else None, slice(None), clip_of)
     loss.backward()
     for result in ranks:
         assert_same(result[name], [loss.detach(), *(p.grad for p in model.parameters())])
