@@ -115,6 +115,7 @@ def contrastive(
     temperature: float = 0.07,
     negatives: Negatives = "local",
     present: Tensor | None = None,
+    clip_of: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Symmetric InfoNCE between the modalities at every tap, summed over taps (paper, equations 9-11).
 
@@ -124,6 +125,8 @@ def contrastive(
         negatives: ``local``: the other clips of this rank's batch (the paper's); ``global``: those of all ranks,
             collected with one gather for all taps.
         present: bool (B,), clips that have both modalities. The others are neither anchors nor negatives.
+        clip_of: int64 (B,), rows that show the same clip have the same number: they are no negatives of one another.
+            Numbers count within a rank alone. ``None``: each row is another clip.
 
     Returns:
         The loss, float32 scalar, and for each tap the video-to-audio logits, float32 (B, B) or (B, R * B).
@@ -141,6 +144,10 @@ def contrastive(
     own = torch.arange(batch, device=mine.device) + offset
     absent = torch.zeros(batch, everyone.shape[2], device=mine.device)
     absent = absent.masked_fill(keep_everyone[None, :] == 0, float("-inf"))
+    if clip_of is not None:  # a rank's batch holds all views of its clips, so there is nothing to gather
+        same_clip = clip_of[:, None] == clip_of[None, :]
+        rest = everyone.shape[2] - offset - batch
+        absent = absent.masked_fill(F.pad(same_clip, (offset, rest)), float("-inf"))
     absent = absent.scatter(1, own[:, None], 0.0)  # a clip stays its own candidate, so that no row is empty
     # A rank's mean runs over its own anchors; with global negatives ranks hold equal shares of the joint mean.
     share = keep / keep.sum().clamp(min=1)

@@ -1,11 +1,13 @@
 """HiCMAE, the pre-training model: hierarchical contrastive masked autoencoding (paper, section 3, figure 1).
 
-Shapes: B clips, T frames, N tokens, V visible and M masked tokens, P values per patch, D width, L layers.
+Shapes: B clips, T frames, N tokens, V visible and M masked tokens, P values per patch, D width, L layers. Where not all
+masked tokens are decoded, M are those that are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from hicmae.backbone import MODALITIES, Backbone
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.decoder import Decoder
+from hicmae.encoder import EncoderOutput
 from hicmae.hub import HubModel
 from hicmae.layers import initialize
 from hicmae.losses import Negatives, audio_target, contrastive, masked_mse, video_target
@@ -42,10 +45,45 @@ class Objective:
         if self.negatives not in ("local", "global"):
             raise ValueError(f"negatives={self.negatives!r} must be 'local' or 'global'")
 
+    def total(self, video_loss: Tensor, audio_loss: Tensor, contrastive_loss: Tensor) -> Tensor:
+        """What training lowers (paper, section 3.3)."""
+        return video_loss + audio_loss + self.contrastive_weight * contrastive_loss
+
+
+@dataclass(kw_only=True)
+class PretrainInput:
+    """What ``HiCMAE.forward`` takes of B clips, which says what each is."""
+
+    video: Tensor
+    log_mel: Tensor
+    video_visible: Tensor
+    audio_visible: Tensor
+    has_video: Tensor | None = None
+    has_audio: Tensor | None = None
+    video_decoded: Tensor | None = None
+    audio_decoded: Tensor | None = None
+    clip_of: Tensor | None = None
+
+    @property
+    def has_both(self) -> Tensor | None:
+        """bool (B,): clips with both modalities; ``None``: all."""
+        if self.has_video is None or self.has_audio is None:
+            return self.has_video if self.has_audio is None else self.has_audio
+        return self.has_video & self.has_audio
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def parts(self, clips: int) -> list[Self]:
+        """So many clips each, in order; the last part may be smaller."""
+        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        rows = [slice(first, first + clips) for first in range(0, len(self), clips)]
+        return [replace(self, **{name: value[part] for name, value in given.items()}) for part in rows]
+
 
 @dataclass
-class PretrainOutput:
-    """Losses and predictions of one batch."""
+class PretrainLosses:
+    """Losses of one batch."""
 
     loss: Tensor
     """float32 scalar: video + audio + contrastive weight * contrastive."""
@@ -55,6 +93,12 @@ class PretrainOutput:
     """float32 scalar."""
     contrastive_loss: Tensor
     """float32 scalar: sum over taps, unweighted."""
+
+
+@dataclass
+class PretrainOutput(PretrainLosses):
+    """Losses and predictions of one batch."""
+
     video_prediction: Tensor
     """(B, M, P): masked video tokens in ascending order."""
     audio_prediction: Tensor
@@ -65,7 +109,7 @@ class PretrainOutput:
 
 @dataclass
 class Masks:
-    """Which tokens the encoders see and which the decoders predict: int64 (B, V) and (B, M), ascending."""
+    """Which tokens the encoders see and which masked ones the decoders predict: int64 (B, V) and (B, M), ascending."""
 
     video_visible: Tensor
     video_masked: Tensor
@@ -73,13 +117,21 @@ class Masks:
     audio_masked: Tensor
 
     @classmethod
-    def around(cls, video_visible: Tensor, audio_visible: Tensor, config: ModelConfig) -> Self:
-        """Everything but the visible tokens is masked."""
+    def around(
+        cls,
+        video_visible: Tensor,
+        audio_visible: Tensor,
+        config: ModelConfig,
+        *,
+        video_decoded: Tensor | None = None,
+        audio_decoded: Tensor | None = None,
+    ) -> Self:
+        """Everything but the visible tokens is masked; of that all is decoded, unless it is said what."""
         return cls(
             video_visible=video_visible,
-            video_masked=complement(video_visible, config.video_tokens),
+            video_masked=complement(video_visible, config.video_tokens) if video_decoded is None else video_decoded,
             audio_visible=audio_visible,
-            audio_masked=complement(audio_visible, config.audio_tokens),
+            audio_masked=complement(audio_visible, config.audio_tokens) if audio_decoded is None else audio_decoded,
         )
 
 
@@ -95,6 +147,22 @@ class Prediction:
     """(B, V, D) for each tap."""
     audio_taps: list[Tensor]
     """(B, V', D) for each tap."""
+
+    @property
+    def features(self) -> Tensor:
+        """(2, L, B, D): mean over tokens of each tap, of video and of audio; what is contrasted."""
+        return _pooled(self.video_taps, self.audio_taps)
+
+
+@dataclass
+class Reconstructed:
+    """The decoders' side of the objective."""
+
+    prediction: Prediction
+    video_loss: Tensor
+    """float32 scalar."""
+    audio_loss: Tensor
+    """float32 scalar."""
 
 
 class HiCMAE(nn.Module, HubModel):
@@ -145,6 +213,13 @@ class HiCMAE(nn.Module, HubModel):
             mlp_ratio=config.mlp_ratio,
         )
 
+    def encode(self, video_patches: Tensor, audio_patches: Tensor, masks: Masks) -> tuple[EncoderOutput, EncoderOutput]:
+        """Encode what is visible of each modality; arguments as ``predict``."""
+        encode_video, encode_audio = self.backbone.video_encoder, self.backbone.audio_encoder
+        video = encode_video(video_patches, masks.video_visible, taps=self.config.taps)  # tokens (B, V, D)
+        audio = encode_audio(audio_patches, masks.audio_visible, taps=self.config.taps)
+        return video, audio
+
     def predict(self, video_patches: Tensor, audio_patches: Tensor, masks: Masks) -> Prediction:
         """Encode what is visible, fuse the modalities, decode what is masked; no loss and nothing between ranks.
 
@@ -153,9 +228,7 @@ class HiCMAE(nn.Module, HubModel):
             audio_patches: float (B, N', P'), all patches of the normalised spectrogram.
             masks: which tokens are visible and which masked.
         """
-        encode_video, encode_audio = self.backbone.video_encoder, self.backbone.audio_encoder
-        video = encode_video(video_patches, masks.video_visible, taps=self.config.taps)  # tokens (B, V, D)
-        audio = encode_audio(audio_patches, masks.audio_visible, taps=self.config.taps)
+        video, audio = self.encode(video_patches, audio_patches, masks)
         fused_video, fused_audio = self.backbone.fusion(video.tokens, audio.tokens)
         return Prediction(
             video=self.video_decoder(fused_video, video.taps, masks.video_visible, masks.video_masked),
@@ -173,6 +246,9 @@ class HiCMAE(nn.Module, HubModel):
         *,
         has_video: Tensor | None = None,
         has_audio: Tensor | None = None,
+        video_decoded: Tensor | None = None,
+        audio_decoded: Tensor | None = None,
+        clip_of: Tensor | None = None,
     ) -> PretrainOutput:
         """Reconstruct what is masked and contrast what is seen.
 
@@ -183,48 +259,84 @@ class HiCMAE(nn.Module, HubModel):
             audio_visible: int64 (B, V'), ascending.
             has_video, has_audio: bool (B,), clips that have this modality; ``None``: all do. A missing modality
                 is not reconstructed, and its clip takes no part in the contrast.
+            video_decoded, audio_decoded: int64 (B, M), ascending: masked tokens that are decoded and count in the loss
+                (dual masking, VideoMAE V2); ``None``: all masked ones.
+            clip_of: int64 (B,), rows that are views of one clip share a number and are no negatives of one another;
+                ``None``: each row is another clip.
 
         Raises:
             ValueError: for a shape that the configuration does not have.
         """
-        config, objective = self.config, self.objective
-        masks = Masks.around(video_visible, audio_visible, config)
-        video_patches = video_to_patches(video, config)  # (B, N, P)
-        audio_patches = audio_to_patches(log_mel, config)
-        predicted = self.predict(video_patches, audio_patches, masks)
-
-        # Reconstruction: the masked patches, standardised
-        colours = take_tokens(video_patches, masks.video_masked).float()
-        pixels = torch.addcmul(self.image_mean, colours, self.image_std)
-        video_loss = masked_mse(
-            predicted.video,
-            video_target(pixels, config, frame_difference=objective.frame_difference),
-            has_video,
+        clips = PretrainInput(
+            video=video,
+            log_mel=log_mel,
+            video_visible=video_visible,
+            audio_visible=audio_visible,
+            has_video=has_video,
+            has_audio=has_audio,
+            video_decoded=video_decoded,
+            audio_decoded=audio_decoded,
+            clip_of=clip_of,
         )
-        audio_loss = masked_mse(
-            predicted.audio, audio_target(take_tokens(audio_patches, masks.audio_masked)), has_audio
-        )
-
-        # Contrast: the modalities of a clip agree on the tapped layers
-        contrastive_loss, logits = contrastive(
-            [tap.mean(dim=1) for tap in predicted.video_taps],
-            [tap.mean(dim=1) for tap in predicted.audio_taps],
-            temperature=objective.temperature,
-            negatives=objective.negatives,
-            present=_both(has_video, has_audio),
-        )
+        found = self.reconstruct(clips)
+        contrastive_loss, logits = self.contrast(found.prediction.features, clips)
         return PretrainOutput(
-            loss=video_loss + audio_loss + objective.contrastive_weight * contrastive_loss,
-            video_loss=video_loss,
-            audio_loss=audio_loss,
+            loss=self.objective.total(found.video_loss, found.audio_loss, contrastive_loss),
+            video_loss=found.video_loss,
+            audio_loss=found.audio_loss,
             contrastive_loss=contrastive_loss,
-            video_prediction=predicted.video,
-            audio_prediction=predicted.audio,
+            video_prediction=found.prediction.video,
+            audio_prediction=found.prediction.audio,
             contrastive_logits=logits,
         )
 
+    def reconstruct(self, clips: PretrainInput) -> Reconstructed:
+        """Predict the masked patches and compare them with the standardised true ones."""
+        config = self.config
+        video_patches, audio_patches, masks = self._tokens(clips)
+        predicted = self.predict(video_patches, audio_patches, masks)
+        colours = take_tokens(video_patches, masks.video_masked).float()
+        pixels = torch.addcmul(self.image_mean, colours, self.image_std)
+        target = video_target(pixels, config, frame_difference=self.objective.frame_difference)
+        video_loss = masked_mse(predicted.video, target, clips.has_video)
+        target = audio_target(take_tokens(audio_patches, masks.audio_masked))
+        audio_loss = masked_mse(predicted.audio, target, clips.has_audio)
+        return Reconstructed(prediction=predicted, video_loss=video_loss, audio_loss=audio_loss)
 
-def _both(has_video: Tensor | None, has_audio: Tensor | None) -> Tensor | None:
-    if has_video is None or has_audio is None:
-        return has_video if has_audio is None else has_audio
-    return has_video & has_audio
+    def features(self, clips: PretrainInput) -> Tensor:
+        """(2, L, B, D): what is contrasted, as ``Prediction.features``, from the encoders alone."""
+        video, audio = self.encode(*self._tokens(clips))
+        return _pooled(video.taps, audio.taps)
+
+    def contrast(self, features: Tensor, clips: PretrainInput) -> tuple[Tensor, list[Tensor]]:
+        """The modalities of a clip agree on the tapped layers: loss and logits (``losses.contrastive``).
+
+        Args:
+            features: float (2, L, B, D), of video and of audio.
+            clips: the same B clips.
+        """
+        video, audio = features
+        return contrastive(
+            list(video),
+            list(audio),
+            temperature=self.objective.temperature,
+            negatives=self.objective.negatives,
+            present=clips.has_both,
+            clip_of=clips.clip_of,
+        )
+
+    def _tokens(self, clips: PretrainInput) -> tuple[Tensor, Tensor, Masks]:
+        """All patches of both modalities, (B, N, P) and (B, N', P'), and which are visible."""
+        masks = Masks.around(
+            clips.video_visible,
+            clips.audio_visible,
+            self.config,
+            video_decoded=clips.video_decoded,
+            audio_decoded=clips.audio_decoded,
+        )
+        return video_to_patches(clips.video, self.config), audio_to_patches(clips.log_mel, self.config), masks
+
+
+def _pooled(video_taps: Sequence[Tensor], audio_taps: Sequence[Tensor]) -> Tensor:
+    means = [tap.mean(dim=1) for tap in (*video_taps, *audio_taps)]
+    return torch.stack(means).unflatten(0, (2, -1))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from hicmae.accumulation import losses_in_parts
 from hicmae.checkpoint import check_same_architecture
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.batch import ClipBatch
 from hicmae.media.batch_transform import BatchTransform
-from hicmae.pretraining import HiCMAE, Objective, PretrainOutput
+from hicmae.pretraining import HiCMAE, Objective, PretrainInput, PretrainLosses
 from hicmae.training.optim import OptimizerConfig
 from hicmae.training.run_optimizer import run_optimizer
+
+logger = logging.getLogger(__name__)
 
 
 class PretrainModule(pl.LightningModule):
@@ -26,6 +31,8 @@ class PretrainModule(pl.LightningModule):
         architecture: fields of ``ModelConfig`` that differ from the preset, e.g. ``{width: 96}``.
         objective: settings of the loss.
         optimizer: AdamW, learning rates per 256 clips and schedule.
+        micro_batch_size: clips of a device's batch that go through the model at a time; ``null``: all. Losses and
+            gradients are those of the whole batch, contrast included; memory falls, and a step takes about 8% more.
     """
 
     def __init__(
@@ -34,8 +41,14 @@ class PretrainModule(pl.LightningModule):
         architecture: dict[str, Any] | None = None,
         objective: Objective = Objective(),  # noqa: B008  frozen, and shown with its defaults by --help
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
+        micro_batch_size: int | None = None,
     ) -> None:
         super().__init__()
+        if micro_batch_size is not None and micro_batch_size < 1:
+            raise ValueError(
+                f"micro_batch_size={micro_batch_size} must be 1 clip or more; null takes the whole batch at once"
+            )
+        self.micro_batch_size = micro_batch_size
         self.config = ModelConfig.preset(preset, **(architecture or {}))
         self.spec = InputSpec.for_model(self.config)
         self.optimizer_config = optimizer
@@ -54,18 +67,46 @@ class PretrainModule(pl.LightningModule):
         )
         return video, log_mel
 
-    def forward(self, batch: ClipBatch) -> PretrainOutput:
-        """Losses and predictions of a batch."""
+    def forward(self, batch: ClipBatch) -> PretrainLosses:
+        """Losses of a batch, as a whole or in parts."""
+        assert batch.video_visible is not None
+        assert batch.audio_visible is not None
         video, log_mel = self.inputs(batch)
-        output: PretrainOutput = self.model(
-            video,
-            log_mel,
-            batch.video_visible,
-            batch.audio_visible,
+        clips = PretrainInput(
+            video=video,
+            log_mel=log_mel,
+            video_visible=batch.video_visible,
+            audio_visible=batch.audio_visible,
             has_video=batch.has_video & batch.valid,
             has_audio=batch.has_audio & batch.valid,
+            video_decoded=batch.video_decoded,
+            audio_decoded=batch.audio_decoded,
+            clip_of=batch.clip_of,
         )
+        if self.micro_batch_size is not None and self.micro_batch_size < len(clips):
+            return losses_in_parts(self.model, clips, self.micro_batch_size)
+        output: PretrainLosses = self.model(**vars(clips))
         return output
+
+    def setup(self, stage: str) -> None:
+        """Refuse what batches in parts cannot be combined with, and say where they change nothing."""
+        if self.micro_batch_size is None:
+            return
+        asked = f"model.micro_batch_size={self.micro_batch_size}"
+        strategy = self.trainer.strategy
+        if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+            raise ValueError(
+                f"{asked} needs one device or the strategy ddp, not {type(strategy).__name__}: gradients of the parts "
+                "are taken past the hooks that share them out. Use ddp, or a smaller data.batch_size instead"
+            )
+        if self.trainer.precision in ("16-mixed", "16-true"):
+            raise ValueError(
+                f"{asked} does not work with trainer.precision={self.trainer.precision}: gradients of the parts are "
+                "taken before the loss is scaled. Use bf16-mixed or 32-true"
+            )
+        batch_size: int = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        if self.micro_batch_size >= batch_size:
+            logger.warning("%s has no effect: data.batch_size=%d is not more", asked, batch_size)
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
         """Losses; ``TrainingMonitor`` logs them."""
@@ -96,7 +137,7 @@ class PretrainModule(pl.LightningModule):
         check_same_architecture(ModelConfig.from_dict(checkpoint["hicmae"]["model"]), self.config, "the checkpoint")
 
 
-def _losses(output: PretrainOutput) -> dict[str, Tensor]:
+def _losses(output: PretrainLosses) -> dict[str, Tensor]:
     return {
         "loss": output.loss,
         "video_loss": output.video_loss,

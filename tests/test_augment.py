@@ -1,4 +1,4 @@
-"""What fine-tuning draws for a clip: each option changes its own part and nothing else."""
+"""What is drawn for a clip: each option changes its own part and nothing else."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hicmae.data.augment import ClipDraws, EvaluationDraws, RecognitionAugment, RecognitionDraws
+from hicmae.config import ModelConfig
+from hicmae.data.augment import ClipDraws, EvaluationDraws, PretrainingDraws, RecognitionAugment, RecognitionDraws
 from hicmae.data.order import clip_generator
-from hicmae.media.crops import random_resized_crop_box
+from hicmae.masking import random_mask, tube_mask
+from hicmae.media.crops import multi_scale_crop_box, random_resized_crop_box
 from hicmae.media.rand_augment import RandAugment
 from hicmae.media.spec_augment import SpecAugment
 
@@ -108,3 +110,55 @@ def test_an_evaluation_withholds_from_all_segments_and_draws_nothing() -> None:
     for segment in range(2):
         plain = EvaluationDraws(image_size=64)(segment)
         assert differing(plain, EvaluationDraws(image_size=64, withheld="audio")(segment)) == {"withheld"}
+
+
+# ---------------------------------------------------------------- pre-training
+
+MICRO = ModelConfig.preset("micro")
+
+
+def pretraining(clip: int, **settings: float) -> ClipDraws:
+    return PretrainingDraws(model=MICRO, **settings)(clip_generator(0, 3, f"clip{clip}"))
+
+
+def test_pretraining_draws_window_crop_gain_and_masks_in_this_order() -> None:
+    for clip in range(20):
+        rng = clip_generator(0, 3, f"clip{clip}")
+        drawn = pretraining(clip)
+        assert drawn.position == rng.random()
+        assert np.array_equal(drawn.crop_box, multi_scale_crop_box(rng, MICRO.image_size))
+        assert drawn.gain == rng.beta(10, 10) + 0.5
+        assert np.array_equal(drawn.video_visible, tube_mask(rng, MICRO.video_grid, 0.9))
+        assert np.array_equal(drawn.audio_visible, random_mask(rng, MICRO.audio_tokens, 0.8))
+        assert (drawn.video_decoded, drawn.audio_decoded) == (None, None)
+
+
+def test_decoding_less_of_one_modality_changes_nothing_else() -> None:
+    video, audio = {"video_decode_ratio": 0.5}, {"audio_decode_ratio": 0.5}
+    for clip in range(10):
+        assert differing(pretraining(clip), pretraining(clip, **video)) == {"video_decoded"}
+        assert differing(pretraining(clip), pretraining(clip, **audio)) == {"audio_decoded"}
+        assert differing(pretraining(clip, **audio), pretraining(clip, **audio, **video)) == {"video_decoded"}
+        both = pretraining(clip, **audio, **video)
+        for decoded, visible, tokens in (
+            (both.video_decoded, both.video_visible, MICRO.video_tokens),
+            (both.audio_decoded, both.audio_visible, MICRO.audio_tokens),
+        ):
+            assert decoded is not None
+            assert visible is not None
+            assert not np.isin(decoded, visible).any()
+            assert len(decoded) == round((tokens - len(visible)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"video_decode_ratio": 0.0}, "video_decode_ratio: decode ratio 0.0 must be above 0 and at most 1"),
+        ({"audio_decode_ratio": 1.5}, "audio_decode_ratio: decode ratio 1.5 must be"),
+        ({"audio_decode_ratio": 0.001}, "audio_decode_ratio: decode ratio 0.001 decodes none of 102 masked tokens"),
+        ({"video_mask_ratio": 1.0}, "mask ratio 1.0 leaves 0 of 16 tokens visible"),
+    ],
+)
+def test_masks_that_cannot_be_are_refused_before_any_clip_is_read(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PretrainingDraws(model=MICRO, **settings)

@@ -67,3 +67,43 @@ def test_pinned_batches_reach_the_device_unchanged() -> None:
     moved = pinned.to("cuda", non_blocking=True)
     torch.cuda.synchronize()
     assert torch.equal(moved.waveform.cpu(), batch.waveform)
+
+
+def views_batch() -> ClipBatch:
+    """Two clips in three views each."""
+    batch = make_batch()
+    batch.views = 3
+    batch.index = torch.tensor([7, 5])
+    for name in ("flip", "gain", "crop_box"):
+        value = getattr(batch, name)
+        setattr(batch, name, torch.arange(6 * value[0].numel()).reshape(6, *value.shape[1:]))
+    batch.video_visible = torch.arange(12).reshape(6, 2)
+    batch.audio_decoded = torch.arange(6).reshape(6, 1)
+    batch.video[1] = 1
+    return batch
+
+
+def test_each_view_repeats_the_clip_and_keeps_what_was_drawn() -> None:
+    batch = views_batch()
+    rows = batch.each_view()
+    assert len(rows) == 6
+    assert rows.views == 1
+    assert rows.clip_ids == ["c0", "c0", "c0", "c1", "c1", "c1"]
+    assert rows.clip_of is not None
+    assert rows.clip_of.tolist() == [7, 7, 7, 5, 5, 5]
+    for name in ("crop_box", "flip", "gain", "video_visible", "audio_decoded"):
+        assert torch.equal(getattr(rows, name), getattr(batch, name)), name
+    clip = torch.tensor([0, 0, 0, 1, 1, 1])
+    for name in ("video", "waveform", "sound_samples", "has_video", "has_audio", "index", "segment", "valid"):
+        assert torch.equal(getattr(rows, name), getattr(batch, name)[clip]), name
+    assert torch.equal(rows.labels["emotion"], batch.labels["emotion"][clip])
+    assert rows.skipped == batch.skipped
+    assert rows.each_view() is rows
+
+
+def test_the_first_clips_have_all_their_views() -> None:
+    first, rows = views_batch().first(1), views_batch().each_view()
+    assert (len(first), first.views, len(first.gain), len(first.video)) == (1, 3, 3, 1)
+    for name in ("video", "gain", "video_visible", "audio_decoded", "clip_of"):
+        assert torch.equal(getattr(first.each_view(), name), getattr(rows, name)[:3]), name
+    assert rows.first(4).clip_ids == ["c0", "c0", "c0", "c1"]

@@ -11,7 +11,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from hicmae import distributed
+from hicmae.accumulation import losses_in_parts
 from hicmae.losses import contrastive
+from hicmae.pretraining import HiCMAE, PretrainInput
 from tests.tiny_model import pretraining_batch, pretraining_model
 
 RANKS, BATCH, TAPS = 2, 3, 2
@@ -24,16 +26,37 @@ def projections() -> torch.nn.ModuleList:
     return torch.nn.ModuleList(torch.nn.Linear(5, 4) for _ in range(2 * TAPS))
 
 
-def contrast(model: torch.nn.ModuleList, present: torch.Tensor | None, rows: slice):
+# Two views of a clip and another clip on each rank: a rank counts its own clips.
+VIEWS = torch.tensor([0, 0, 1, 0, 1, 1])
+
+
+def contrast(
+    model: torch.nn.ModuleList, present: torch.Tensor | None, rows: slice, clip_of: torch.Tensor | None = None
+):
     inputs = torch.randn(2, RANKS * BATCH, 5, generator=torch.Generator().manual_seed(1))[:, rows]
     features = [model[i](inputs[i % 2]) for i in range(2 * TAPS)]
     present = None if present is None else present[rows]
-    return contrastive(features[0::2], features[1::2], negatives="global", present=present)
+    return contrastive(features[0::2], features[1::2], negatives="global", present=present, clip_of=clip_of)
 
 
 def joint_batch(model, rows: slice):
     """HiCMAE's output for some rows of a batch of six, all with both modalities."""
     return model(*(x[rows] for x in pretraining_batch(RANKS * BATCH)))
+
+
+class InParts(torch.nn.Module):
+    """The joint batch's loss, this rank's clips in parts of two and one."""
+
+    def __init__(self, model: HiCMAE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, rows: slice) -> torch.Tensor:
+        video, log_mel, video_visible, audio_visible = (x[rows] for x in pretraining_batch(RANKS * BATCH))
+        clips = PretrainInput(
+            video=video, log_mel=log_mel, video_visible=video_visible, audio_visible=audio_visible
+        )  # fmt: skip
+        return losses_in_parts(self.model, clips, 2).loss
 
 
 def average(values: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -55,9 +78,9 @@ def work(rank: int, folder: str) -> None:
     (everyone * torch.arange(12.0).reshape(2, 2, 3) * (rank + 1)).sum().backward()
     result["gather"], result["gather_gradient"] = everyone.detach(), local.grad
 
-    for name, present in (("all", None), ("some", BOTH)):
+    for name, present, clip_of in (("all", None, None), ("some", BOTH, None), ("views", None, VIEWS[rows])):
         model = projections()
-        loss, logits = contrast(model, present, rows)
+        loss, logits = contrast(model, present, rows, clip_of)
         loss.backward()
         result[f"{name}_logits"] = [x.detach() for x in logits]
         result[name] = average([loss.detach(), *(p.grad for p in model.parameters())])
@@ -68,7 +91,7 @@ def work(rank: int, folder: str) -> None:
     calls = []
     gather = dist.all_gather
     dist.all_gather = lambda pieces, tensor: calls.append(tensor.numel()) or gather(pieces, tensor)
-    contrast(projections(), BOTH, rows)
+    contrast(projections(), BOTH, rows, VIEWS[rows])
     dist.all_gather = gather
     result["gathered_values"] = calls
 
@@ -77,6 +100,15 @@ def work(rank: int, folder: str) -> None:
     output.loss.backward()
     gradients = [p.grad for p in model.parameters() if p.requires_grad]
     result["model"] = average([output.loss.detach(), *gradients])
+
+    model = pretraining_model(negatives="global", contrastive_weight=1.0)
+    parallel = torch.nn.parallel.DistributedDataParallel(InParts(model))
+    with parallel.no_sync():  # accumulated batches: the first is not exchanged
+        (parallel(rows) / 2).backward()
+    loss = parallel(rows)
+    (loss / 2).backward()
+    # Data-parallel training has averaged the gradients already.
+    result["parts"] = [*average([loss.detach()]), *(p.grad for p in model.parameters() if p.requires_grad)]
 
     torch.save(result, Path(folder) / f"rank{rank}.pt")
     dist.barrier()
@@ -114,10 +146,11 @@ def test_gradients_of_all_ranks_losses_reach_the_owner(ranks):
         assert torch.equal(result["gather_gradient"], 3 * torch.arange(12.0).reshape(2, 2, 3)[rank])
 
 
-@pytest.mark.parametrize("name", ["all", "some"])
+@pytest.mark.parametrize("name", ["all", "some", "views"])
 def test_global_negatives_equal_one_process_with_the_joint_batch(ranks, name):
     model = projections()
-    loss, logits = contrast(model, BOTH if name == "some" else None, slice(None))
+    clip_of = VIEWS + torch.tensor([0, 0, 0, 2, 2, 2]) if name == "views" else None
+    loss, logits = contrast(model, BOTH if name == "some" else None, slice(None), clip_of)
     loss.backward()
     for result in ranks:
         assert_same(result[name], [loss.detach(), *(p.grad for p in model.parameters())])
@@ -138,10 +171,11 @@ def test_one_gather_for_all_taps_and_both_modalities(ranks):
         assert sorted(result["gathered_values"]) == [BATCH, 2 * TAPS * BATCH * 4]
 
 
-def test_the_model_on_two_processes_equals_one_with_the_joint_batch(ranks):
+@pytest.mark.parametrize("how", ["model", "parts"])
+def test_the_model_on_two_processes_equals_one_with_the_joint_batch(ranks, how):
     model = pretraining_model(negatives="global", contrastive_weight=1.0)
     loss = joint_batch(model, slice(None)).loss
     loss.backward()
     expected = [loss.detach(), *(p.grad for p in model.parameters() if p.requires_grad)]
     for result in ranks:
-        assert_same(result["model"], expected, bound=1e-5)
+        assert_same(result[how], expected, bound=1e-5)

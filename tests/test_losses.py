@@ -144,6 +144,41 @@ def test_global_negatives_of_one_process_are_local(rng):
     assert torch.equal(contrastive([video], [audio], negatives="global")[0], contrastive([video], [audio])[0])
 
 
+@given(
+    clip_of=st.lists(st.integers(0, 3), min_size=1, max_size=7),
+    present=st.lists(st.booleans(), min_size=7, max_size=7) | st.none(),
+)
+@settings(deadline=None, max_examples=50)
+def test_views_of_a_clip_are_no_negatives_of_one_another(clip_of, present):
+    """Each view against itself and the views of other clips, written out."""
+    count = len(clip_of)
+    video, audio = np.random.default_rng(3).normal(size=(2, count, 8))
+    there = np.ones(count, dtype=bool) if present is None else np.array(present[:count])
+    terms = []
+    for row in np.flatnonzero(there):
+        others = [i for i in np.flatnonzero(there) if clip_of[i] != clip_of[row]]
+        rows = [row, *others]
+        for one, other in ((video, audio), (audio, video)):
+            _, logits = info_nce(one[rows], other[rows])
+            terms.append(-log_softmax(logits[0])[0])
+    leaves = [float32(video).requires_grad_(), float32(audio).requires_grad_()]
+    loss, logits = contrastive([leaves[0]], [leaves[1]], present=torch.from_numpy(there), clip_of=torch.tensor(clip_of))
+    assert loss.item() == pytest.approx(np.mean(terms) if terms else 0, rel=1e-4, abs=1e-6)
+    same = np.equal.outer(clip_of, clip_of) & ~np.eye(count, dtype=bool)
+    assert np.isneginf(logits[0].detach().numpy()[same]).all()
+    loss.backward()
+    assert all(torch.isfinite(leaf.grad).all() for leaf in leaves)
+
+
+@pytest.mark.parametrize("present", [None, torch.tensor([True, True, False, True, True])])
+def test_other_clips_in_every_row_are_as_without_numbers(rng, present):
+    video, audio = float32(rng.normal(size=(2, 5, 8)))
+    plain, logits = contrastive([video], [audio], present=present)
+    numbered, same = contrastive([video], [audio], present=present, clip_of=torch.tensor([9, 3, 5, 0, 1]))
+    assert torch.equal(plain, numbered)
+    assert torch.equal(logits[0], same[0])
+
+
 def test_matching_pairs_cost_less_than_mismatched(rng):
     features = float32(rng.normal(size=(5, 8)))
     assert contrastive([features], [features])[0] < contrastive([features], [features.roll(1, 0)])[0]

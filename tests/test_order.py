@@ -198,6 +198,11 @@ def test_too_few_clips() -> None:
 def test_generators_belong_to_their_key() -> None:
     assert clip_generator(1, 2, "a").random() == clip_generator(1, 2, "a").random()
     values = [
-        clip_generator(*key).random() for key in ((1, 2, "a"), (2, 1, "a"), (1, 2, "b"), (12, 0, "a"), (1, 20, "a"))
-    ]
-    assert len(set(values)) == 5
+        clip_generator(*key).random()
+        for key in (
+            (1, 2, "a"), (2, 1, "a"), (1, 2, "b"), (12, 0, "a"), (1, 20, "a"), (1, 2, "a", 1), (1, 2, "a", 0, 1),
+            (1, 2, "a", 1, 1), (1, 2, "a", 1, 2), (1, 2, "a", 11, 0),
+        )
+    ]  # fmt: skip
+    assert len(set(values)) == 10
+    assert clip_generator(1, 2, "a", 0, 0).random() == values[0]

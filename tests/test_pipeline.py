@@ -166,8 +166,9 @@ def test_the_form_of_the_pixels_is_chosen_by_how_clips_are_stored() -> None:
         ClipDecoder(spec=SPEC, decoder="decord", pixels="yuv").format_of(StoredClips())
     with pytest.raises(ValueError, match="choose auto, rgb or yuv"):
         _builder(StoredClips(), pixels="bgr")
-    with pytest.raises(ValueError, match="windows_per_clip=0"):
-        _builder(StoredClips(), windows_per_clip=0)
+    for name in ("windows_per_clip", "views_per_clip"):
+        with pytest.raises(ValueError, match=f"{name}=0 must be at least 1"):
+            _builder(StoredClips(), **{name: 0})
 
 
 def test_segments_of_a_clip_are_those_decoded_alone_and_failures_are_black(tmp_path: Path) -> None:
@@ -306,3 +307,49 @@ def test_replacing_a_clip_does_not_put_an_epoch_of_millions_in_order() -> None:
     sorting = min(timeit.repeat(lambda: np.sort(epoch), number=1, repeat=3))
     drawing = min(timeit.repeat(lambda: _candidates(epoch, taken, np.random.default_rng(1)), number=1, repeat=3))
     assert drawing < sorting / 10
+
+
+# ---------------------------------------------------------------- several views of a clip
+
+
+@pytest.mark.parametrize("windows", [1, 2])
+def test_views_share_pixels_and_sound_and_have_draws_of_their_own(windows: int) -> None:
+    draws = PretrainingDraws(model=MODEL, video_decode_ratio=0.5, audio_decode_ratio=0.5)
+    settings: dict[str, Any] = {"windows_per_clip": windows, "draws": draws}
+    source = StoredClips(broken=(1,))
+    alone = list(_builder(source, **settings)(_plans()))
+    for group, expected in zip(_builder(source, views_per_clip=3, **settings)(_plans()), alone, strict=True):
+        for window, (batch, single) in enumerate(zip(group, expected, strict=True)):
+            # pixels and sound are shipped once, and the skipped clip is told once
+            assert (len(batch), batch.views, len(batch.video)) == (BATCH, 3, BATCH)
+            assert torch.equal(batch.video, single.video)
+            assert torch.equal(batch.waveform, single.waveform)
+            assert batch.skipped == single.skipped
+            assert batch.video_seconds == single.video_seconds
+            assert batch.bytes_read == single.bytes_read
+            rows = batch.each_view()
+            assert rows.video.shape[0] == 3 * BATCH
+            for row, clip_id in enumerate(rows.clip_ids):
+                own = draws(clip_generator(3, 0, clip_id, window, row % 3))
+                assert np.array_equal(rows.crop_box[row], own.crop_box)
+                assert rows.gain[row] == pytest.approx(own.gain)
+                for name in ("video_visible", "audio_visible", "video_decoded", "audio_decoded"):
+                    assert np.array_equal(getattr(rows, name)[row], getattr(own, name)), name
+            # the first view is the one that a clip has alone
+            for (name, a), (_, b) in zip(tensors(replace(rows, clip_of=None)), tensors(single), strict=True):
+                assert torch.equal(a[::3], b), name
+            assert len(batch.gain.unique()) == 3 * BATCH
+
+
+def test_what_is_withheld_is_the_same_in_all_views_of_a_clip() -> None:
+    draws = RecognitionDraws(image_size=32, augmentation=RecognitionAugment(drop_video=0.4, drop_audio=0.4))
+    for (batch,), (alone,) in zip(
+        _builder(StoredClips(), views_per_clip=2, draws=draws)(_plans()),
+        _builder(StoredClips(), draws=draws)(_plans()),
+        strict=True,
+    ):
+        assert torch.equal(batch.has_video, alone.has_video)
+        assert torch.equal(batch.has_audio, alone.has_audio)
+        assert not torch.cat([alone.has_video, alone.has_audio]).all()
+        rows = batch.each_view()
+        assert len(rows.frame_ops) == len(rows.erasures) == 2 * BATCH

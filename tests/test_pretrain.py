@@ -11,17 +11,22 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 import hicmae
 from hicmae.checkpoint import read_backbone, read_export, read_provenance
 from hicmae.cli import main as hicmae_main
+from hicmae.config import ModelConfig
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
+from hicmae.pretraining import HiCMAE
 from pretrain.__main__ import main
+from pretrain.data import PretrainData
 from pretrain.module import PretrainModule
 from tests.corpus import make_corpus
 from tests.test_exported import documented
@@ -138,6 +143,24 @@ def test_a_run_stopped_in_mid_epoch_goes_on_exactly(undisturbed, shards, tmp_pat
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
+def test_batches_in_parts_log_the_losses_of_whole_ones_and_go_on_exactly(undisturbed, shards, tmp_path, monkeypatch):
+    seen, genuine = [], HiCMAE.reconstruct
+    monkeypatch.setattr(HiCMAE, "reconstruct", lambda self, clips: seen.append(len(clips)) or genuine(self, clips))
+    in_parts = "--model.micro_batch_size=3"
+    assert main(arguments(shards, tmp_path / "at_once", in_parts, "--trainer.max_steps=3")) == 0
+    whole, found = curve(undisturbed), curve(tmp_path / "at_once")
+    assert seen == [3, 1] * 3
+    assert set(found) == {1, 2, 3}
+    for step, losses in found.items():
+        assert losses == pytest.approx(whole[step], rel=1e-5), f"step {step}"
+    for steps in (2, 3):
+        run = arguments(shards, tmp_path / "again", in_parts, f"--trainer.max_steps={steps}", "--ckpt_path=auto")
+        assert main(run) == 0
+    assert curve(tmp_path / "again") == found
+    expected, resumed = weights(tmp_path / "at_once"), weights(tmp_path / "again")
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_sigterm_to_all_processes_saves_and_the_run_goes_on_exactly(undisturbed, shards, tmp_path, workers):
     """As a cluster sends it: decoding processes and their server too, and more than once."""
@@ -200,6 +223,65 @@ def test_two_processes_give_the_loss_curve_of_one(shards, tmp_path):
     assert all(torch.allclose(joint[name], expected[name], atol=1e-4) for name in expected)
 
 
+# ---------------------------------------------------------------- less work
+
+LESS = {"views_per_clip": 2, "windows_per_clip": 3, "video_decode_ratio": 0.5, "audio_decode_ratio": 0.5}
+
+
+def make_data(shards: Path, **settings: Any) -> PretrainData:
+    config = ModelConfig.preset("micro", **SMALL)
+    data = PretrainData(config, [str(shards)], val_shards=[str(shards)], batch_size=4, num_workers=0, **settings)
+    data.trainer = None
+    return data
+
+
+def test_the_batch_size_counts_views(shards):
+    data, plain = make_data(shards, **LESS), make_data(shards)
+    assert (data.batch_size, data.loader.batch_size) == (4, 2)  # learning rates follow the views
+    assert data.batches_per_epoch == len(data.train_dataloader()) == 2 * 3 * plain.batches_per_epoch
+    with pytest.raises(
+        ValueError, match=r"batch_size=4 counts views and is no multiple of views_per_clip=3; .* 3 or 6"
+    ):
+        make_data(shards, views_per_clip=3)
+    with pytest.raises(ValueError, match="the nearest valid batch_size is 5"):
+        make_data(shards, views_per_clip=5)
+    with pytest.raises(ValueError, match="views_per_clip=0 must be at least 1"):
+        make_data(shards, views_per_clip=0)
+
+
+def test_the_model_is_told_of_views_and_of_what_to_decode(shards):
+    module, calls = PretrainModule("micro", SMALL), []
+    module.model.register_forward_pre_hook(lambda _, *given: calls.append(given), with_kwargs=True)
+    for data in (make_data(shards, **LESS), make_data(shards)):
+        batch = next(iter(data.train_dataloader()))
+        rows = data.transfer_batch_to_device(data.on_before_batch_transfer(batch, 0), torch.device("cpu"), 0)
+        assert len(rows.clip_ids) == 4  # what the log counts
+        assert torch.isfinite(module(rows).loss)
+    (inputs, less), (_, plain) = calls
+    assert less["clip_of"].tolist() == [rows_of for rows_of in less["clip_of"][::2].tolist() for _ in range(2)]
+    assert len(set(less["clip_of"].tolist())) == 2
+    assert [len(x) for x in inputs] == [4] * 4
+    assert not torch.equal(inputs[0][0], inputs[0][1])  # the same frames, cropped differently
+    assert not torch.equal(inputs[1][0], inputs[1][1])  # the same sound, of another loudness
+    for name, visible in (("video", inputs[2]), ("audio", inputs[3])):
+        masked = 32 - visible.shape[1]
+        assert less[f"{name}_decoded"].shape == (4, round(masked / 2)), name
+        assert plain[f"{name}_decoded"] is None
+    assert plain["clip_of"] is None
+
+
+def test_held_out_clips_are_wholly_decoded_and_never_seen_twice(shards):
+    batches = []
+    for data in (make_data(shards, **LESS), make_data(shards)):
+        batch = data.on_before_batch_transfer(next(iter(data.val_dataloader())), 0)
+        batches.append(data.transfer_batch_to_device(batch, torch.device("cpu"), 0))
+    less, plain = batches
+    assert less.clip_ids == plain.clip_ids
+    assert less.video_decoded is less.audio_decoded is less.clip_of is None
+    assert torch.equal(less.video_visible, plain.video_visible)
+    assert torch.equal(less.audio_visible, plain.audio_visible)
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -227,10 +309,13 @@ def test_an_unknown_key_is_named(tmp_path, capsys):
         ('--model.architecture={"widht": 50}', "widht"),
         ("--model.preset=huge", "unknown preset 'huge'"),
         ("--data.video_mask_ratio=1.0", "mask ratio 1.0"),
+        ("--data.audio_decode_ratio=0", "audio_decode_ratio: decode ratio 0.0 must be above 0"),
+        ("--data.views_per_clip=3", "no multiple of views_per_clip=3; the nearest valid batch_size is 3 or 6"),
         ("--data.num_workers=40", "num_workers"),
         ("--data.pixels=yuv", "pixels='yuv' needs clips stored as h264"),
         ("--data.batch_size=100", "24 clips are too few"),
         ("--model.optimizer.warmup_epochs=9", "lower warmup_epochs"),
+        ("--model.micro_batch_size=0", "micro_batch_size=0 must be 1 clip or more"),
     ],
 )
 def test_bad_settings_end_with_one_line(shards, tmp_path, capsys, change, message):
@@ -240,6 +325,33 @@ def test_bad_settings_end_with_one_line(shards, tmp_path, capsys, change, messag
     assert error.startswith("pretrain: error: ")
     assert message in error
     assert time.perf_counter() - started < 20
+
+
+def in_parts_of(clips: int, strategy: Strategy, precision: str = "bf16-mixed") -> PretrainModule:
+    """A module in a job with batches of four."""
+    module = PretrainModule("micro", SMALL, micro_batch_size=clips)
+    data = SimpleNamespace(batch_size=4)
+    module.trainer = SimpleNamespace(strategy=strategy, precision=precision, datamodule=data)  # type: ignore[assignment]
+    return module
+
+
+@pytest.mark.parametrize(
+    ("strategy", "precision", "message"),
+    [
+        (FSDPStrategy(), "bf16-mixed", "micro_batch_size=2 needs one device or the strategy ddp, not FSDPStrategy"),
+        (DDPStrategy(), "16-mixed", "does not work with trainer.precision=16-mixed"),
+    ],
+)
+def test_parts_are_refused_where_their_gradients_would_be_lost(strategy, precision, message):
+    with pytest.raises(ValueError, match=message):
+        in_parts_of(2, strategy, precision).setup("fit")
+
+
+@pytest.mark.parametrize(("clips", "said"), [(3, ""), (4, "micro_batch_size=4 has no effect: data.batch_size=4")])
+def test_parts_as_large_as_the_batch_are_said_to_have_no_effect(caplog, clips, said):
+    in_parts_of(clips, DDPStrategy()).setup("fit")
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.records)
 
 
 @pytest.mark.parametrize("share", [0.05, 1.0])

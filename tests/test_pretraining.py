@@ -215,6 +215,66 @@ def test_the_contrast_is_taken_between_means_of_the_tapped_visible_tokens():
     assert output.contrastive_loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+# ---------------------------------------------------------------- less decoded, several views
+
+
+def some_masked(batch, *, every: int = 2) -> dict[str, torch.Tensor]:
+    """Of the masked tokens of each clip, every second or so."""
+    return {
+        "video_decoded": complement(batch[2], TINY.video_tokens)[:, ::every],
+        "audio_decoded": complement(batch[3], TINY.audio_tokens)[:, ::every],
+    }
+
+
+def test_all_masked_tokens_named_is_bit_for_bit_none_named():
+    model, batch = pretraining_model(), pretraining_batch(3)
+    plain, named = model(*batch), model(*batch, **some_masked(batch, every=1), clip_of=torch.arange(3))
+    for name in ("loss", *LOSSES, "video_prediction", "audio_prediction"):
+        assert torch.equal(getattr(plain, name), getattr(named, name)), name
+
+
+def test_decoders_see_and_predict_what_is_decoded_and_nothing_else_of_the_masked():
+    model, batch = pretraining_model(), pretraining_batch(3)
+    lengths = []
+    for decoder in (model.video_decoder, model.audio_decoder):
+        decoder.first_block.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
+    output = model(*batch, **some_masked(batch))
+    assert lengths == [4 + 2, 4 + 2]
+    assert output.video_prediction.shape == (3, 2, 1536)
+    assert output.audio_prediction.shape == (3, 2, 256)
+    output.loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+    assert torch.equal(output.contrastive_loss, model(*batch).contrastive_loss)
+
+
+def test_only_decoded_tokens_count_in_the_losses():
+    model, (video, log_mel, *visible) = pretraining_model(), pretraining_batch(3)
+    decoded = some_masked((video, log_mel, *visible))
+    before = model(video, log_mel, *visible, **decoded)
+    video_patches, audio_patches = video_to_patches(video, TINY), audio_to_patches(log_mel, TINY)
+    for first, changes in ((1, False), (0, True)):  # of the tokens that are not decoded, and of those that are
+        which = [complement(index, 8)[:, first::2] for index in visible]
+        after = model(
+            patches_to_video(changed_tokens(video_patches, which[0]), TINY),
+            patches_to_audio(changed_tokens(audio_patches, which[1]), TINY),
+            *visible,
+            **decoded,
+        )
+        assert (after.video_loss.item() != before.video_loss.item()) == changes
+        assert (after.audio_loss.item() != before.audio_loss.item()) == changes
+        assert torch.equal(after.video_prediction, before.video_prediction)
+
+
+def test_views_of_a_clip_change_the_contrast_alone():
+    model, batch = pretraining_model(), pretraining_batch(4)
+    output, plain = model(*batch, clip_of=torch.tensor([5, 5, 2, 2])), model(*batch)
+    assert output.video_loss == plain.video_loss
+    assert output.audio_loss == plain.audio_loss
+    assert output.contrastive_loss < plain.contrastive_loss  # fewer negatives
+    finite = torch.isfinite(output.contrastive_logits[0]).sum(dim=1)
+    assert finite.tolist() == [3, 3, 3, 3]  # itself and the views of the other clip
+
+
 # ---------------------------------------------------------------- gradients
 
 
@@ -311,6 +371,7 @@ def test_the_forward_is_one_graph_of_static_shapes():
     # A boolean index, an .item() or a branch on values would break the graph and make a GPU wait.
     model, batch = pretraining_model(), pretraining_batch(2)
     flags = {"has_video": torch.tensor([True, False]), "has_audio": torch.tensor([True, True])}
+    flags |= some_masked(batch) | {"clip_of": torch.tensor([4, 4])}
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend="eager", dynamic=False)
     expected, ours = model(*batch, **flags), compiled(*batch, **flags)
@@ -323,7 +384,10 @@ def test_nothing_depends_on_values_or_copies_from_the_host(monkeypatch):
     model = pretraining_model().to("meta")
     batch = [x.to("meta") for x in pretraining_batch(2)]
     present = torch.ones(2, dtype=torch.bool, device="meta")
-    output = model(*batch, has_video=present, has_audio=present)
+    less = {**some_masked(pretraining_batch(2)), "clip_of": torch.tensor([4, 4])}
+    output = model(
+        *batch, has_video=present, has_audio=present, **{name: index.to("meta") for name, index in less.items()}
+    )
     output.loss.backward()
     assert output.loss.device.type == "meta"
 
@@ -334,11 +398,12 @@ def test_a_gpu_never_waits_and_contrasts_in_float32():
     model = pretraining_model().cuda()
     batch = [x.cuda() for x in pretraining_batch(4)]
     present = torch.ones(4, dtype=torch.bool, device="cuda")
+    clip_of = torch.arange(4, device="cuda")
     expected = model(*batch)
     torch.cuda.set_sync_debug_mode("error")
     try:
         with torch.autocast("cuda", dtype=torch.bfloat16):
-            output = model(*batch, has_video=present, has_audio=present)
+            output = model(*batch, has_video=present, has_audio=present, clip_of=clip_of)
         output.loss.backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")

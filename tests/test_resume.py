@@ -70,6 +70,11 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     "epochs": ("pretrain", ["--trainer.max_epochs=2"]),
     "steps": ("pretrain", ["--trainer.max_epochs=-1", "--trainer.max_steps=13"]),
     "windows": ("pretrain", ["--trainer.max_epochs=2", "--trainer.accumulate_grad_batches=4"]),
+    "less work": (
+        "pretrain",
+        ["--trainer.max_epochs=1", "--trainer.max_steps=11", "--data.views_per_clip=2", "--data.windows_per_clip=2",
+         "--data.video_decode_ratio=0.5", "--data.audio_decode_ratio=0.5"],
+    ),
     "validated": ("finetune", ["--trainer.max_epochs=3"]),
     "validated within": ("finetune", ["--trainer.max_epochs=2", "--trainer.val_check_interval=2"]),
     "validated steps": (
@@ -103,6 +108,7 @@ def undisturbed(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
         ("steps", "on_train_end", 1, 5),
         ("windows", "on_train_batch_end", 5, 1),  # within a window
         ("windows", "on_train_batch_start", 4, 1),
+        ("less work", "on_train_batch_end", 9, 1),  # between the windows of a clip
         ("validated", "on_validation_end", 2, 1),
         ("validated", "on_train_batch_end", 3, 1),
         ("validated", "on_train_epoch_end", 1, None),

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from hicmae.data.augment import PretrainingDraws
 from hicmae.data.manifest import read_manifest, write_manifest
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
 from hicmae.data.source import ManifestSource
 from tests.corpus import make_corpus
-from tests.test_stream import assert_same, damaged, ids, make_stream, shards
+from tests.test_stream import MODEL, assert_same, damaged, ids, make_stream, shards
 
 __all__ = ["damaged", "shards"]  # fixtures
 
@@ -47,6 +48,54 @@ def test_resume_within_the_windows_of_a_clip(damaged: ManifestSource, workers: i
     assert_same(first + list(resumed), whole)
     stopped.close()
     resumed.close()
+
+
+# ---------------------------------------------------------------- several views of a clip
+
+VIEWS: dict[str, Any] = {
+    "batch_size": 4,
+    "max_skip_fraction": 1.0,
+    "windows_per_clip": 2,
+    "views_per_clip": 2,
+    "draws": PretrainingDraws(model=MODEL, video_decode_ratio=0.5, audio_decode_ratio=0.5),
+}
+
+
+@pytest.mark.parametrize(("workers", "taken"), [(0, 3), (1, 4)])
+def test_resume_with_views_and_windows_and_less_decoded(damaged: ManifestSource, workers: int, taken: int) -> None:
+    whole = list(make_stream(damaged, **VIEWS))
+    assert all(batch.views == 2 and len(batch.gain) == 8 and batch.video_decoded is not None for batch in whole)
+    plain = VIEWS | {"views_per_clip": 1, "draws": PretrainingDraws(model=MODEL)}
+    assert [batch.clip_ids for batch in whole] == [batch.clip_ids for batch in make_stream(damaged, **plain)]
+    stopped = make_stream(damaged, num_workers=workers, **VIEWS)
+    first = list(itertools.islice(stopped, taken))
+    resumed = make_stream(damaged, num_workers=workers, **VIEWS)
+    resumed.load_state_dict(stopped.state_dict())
+    assert_same(first + list(resumed), whole)
+    stopped.close()
+    resumed.close()
+
+
+def test_a_place_is_not_taken_over_from_a_run_with_other_views(shards: Path) -> None:
+    source = ShardSource(shards)
+    state = make_stream(source, views_per_clip=2).state_dict()
+    with pytest.raises(ValueError, match="views_per_clip was 2 and is 1"):
+        make_stream(source).load_state_dict(state)
+    del state["views_per_clip"]  # as it was saved before there were views
+    make_stream(source).load_state_dict(state)
+    with pytest.raises(ValueError, match="views_per_clip was 1 and is 2"):
+        make_stream(source, views_per_clip=2).load_state_dict(state)
+
+
+def test_views_of_a_mixture_come_with_their_clips_on_every_rank(two_sets: ShardSource) -> None:
+    settings: dict[str, Any] = {**MIXTURE, "sampling": "resampled", "shuffle_shards": 8, "world_size": 2}
+    for rank in (0, 1):
+        alone = make_stream(two_sets, rank=rank, **settings)
+        for batch, single in zip(make_stream(two_sets, rank=rank, views_per_clip=2, **settings), alone, strict=True):
+            rows = batch.each_view()
+            assert rows.clip_ids[::2] == rows.clip_ids[1::2] == single.clip_ids
+            assert torch.equal(rows.gain[::2], single.gain)
+            assert not torch.isclose(rows.gain[::2], rows.gain[1::2]).any()
 
 
 # ---------------------------------------------------------------- another joint batch

@@ -43,6 +43,7 @@ class TraceBatches(Callback):
             "flips": batch.flip.tolist(),
             "gains": [gain.hex() for gain in batch.gain.tolist()],
             "masks": [digest(batch.video_visible), digest(batch.audio_visible)],
+            "decoded": [digest(batch.video_decoded), digest(batch.audio_decoded)],
             "losses": {name: value.item().hex() for name, value in outputs.items() if value.numel() == 1},
             "lr": trainer.optimizers[0].param_groups[0]["lr"].hex(),
         }

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hicmae.config import ModelConfig
-from hicmae.masking import random_mask, tube_mask
+from hicmae.masking import decoded_count, random_decoded, random_mask, running_cells, tube_mask, visible_count
 from hicmae.media.crops import multi_scale_crop_box, random_resized_crop_box
 from hicmae.media.rand_augment import FrameOp, RandAugment, draw_ops
 from hicmae.media.random_erasing import Erasure, draw_erasure
@@ -40,6 +40,10 @@ class ClipDraws:
     """int64 (V,), ascending: visible video tokens."""
     audio_visible: NDArray[np.int64] | None = None
     """int64 (V,), ascending: visible audio tokens."""
+    video_decoded: NDArray[np.int64] | None = None
+    """int64 (M',), ascending: masked video tokens that are decoded; None: all."""
+    audio_decoded: NDArray[np.int64] | None = None
+    """int64 (M',), ascending: masked audio tokens that are decoded; None: all."""
     frame_ops: tuple[FrameOp, ...] = ()
     """RandAugment: what is done to all frames, before the crop."""
     erasure: Erasure | None = None
@@ -68,16 +72,41 @@ class PretrainingDraws:
     """Share of video tokens masked."""
     audio_mask_ratio: float = 0.8
     """Share of audio tokens masked."""
+    video_decode_ratio: float = 1.0
+    """Share of the masked video tokens that is decoded; 1: all (the paper's)."""
+    audio_decode_ratio: float = 1.0
+    """Share of the masked audio tokens that is decoded; 1: all (the paper's)."""
+
+    def __post_init__(self) -> None:
+        time, rows, columns = self.model.video_grid
+        for name, tokens, slots in (("video", rows * columns, time), ("audio", self.model.audio_tokens, 1)):
+            masked = tokens - visible_count(tokens, getattr(self, f"{name}_mask_ratio"))
+            try:
+                decoded_count(masked * slots, getattr(self, f"{name}_decode_ratio"))
+            except ValueError as error:
+                raise ValueError(f"{name}_decode_ratio: {error}") from None
 
     def __call__(self, rng: np.random.Generator) -> ClipDraws:
         """Draws for one clip."""
-        time, frequency = self.model.audio_grid
+        position = float(rng.random())
+        crop_box = multi_scale_crop_box(rng, self.model.image_size)
+        gain = float(rng.beta(10, 10) + 0.5)
+        video_visible = tube_mask(rng, self.model.video_grid, self.video_mask_ratio)
+        audio_visible = random_mask(rng, self.model.audio_tokens, self.audio_mask_ratio)
+        # Last, and a generator for each, so that switching one on does not shift the draws of anything else.
+        for_video, for_audio = (np.random.default_rng(seed) for seed in rng.integers(2**63, size=2))
         return ClipDraws(
-            position=float(rng.random()),
-            crop_box=multi_scale_crop_box(rng, self.model.image_size),
-            gain=float(rng.beta(10, 10) + 0.5),
-            video_visible=tube_mask(rng, self.model.video_grid, self.video_mask_ratio),
-            audio_visible=random_mask(rng, time * frequency, self.audio_mask_ratio),
+            position=position,
+            crop_box=crop_box,
+            gain=gain,
+            video_visible=video_visible,
+            audio_visible=audio_visible,
+            video_decoded=running_cells(for_video, self.model.video_grid, video_visible, self.video_decode_ratio)
+            if self.video_decode_ratio < 1
+            else None,
+            audio_decoded=random_decoded(for_audio, self.model.audio_tokens, audio_visible, self.audio_decode_ratio)
+            if self.audio_decode_ratio < 1
+            else None,
         )
 
 

@@ -25,11 +25,20 @@ class Skip:
     """A sentence with what was found."""
 
 
+_OF_VIEWS = frozenset(
+    ("crop_box", "flip", "gain", "video_visible", "audio_visible", "video_decoded", "audio_decoded", "stripes")
+)
+
+
 @dataclass(kw_only=True)
 class ClipBatch:
     """B clips as the workers ship them; cropping, normalising and log-mel happen on the whole batch, on the device.
 
-    Shape letters: B clips, T frames, S pixels of a frame's side, V visible tokens.
+    With ``views`` above 1 a clip's pixels and sound are shipped once, and what is drawn for it (crop, flip, gain,
+    masks, operations, boxes, stripes) once for each view: those fields have R rows a clip, one after another, where it
+    says (B, ...) here. ``each_view`` makes of it a batch with a row of everything for each view, as models take it.
+
+    Shape letters: B clips, R views, T frames, S pixels of a frame's side, V visible tokens, M' decoded tokens.
     """
 
     clip_ids: list[str]
@@ -55,6 +64,14 @@ class ClipBatch:
     """int64 (B, V), ascending: video tokens that the encoder sees; None outside pre-training."""
     audio_visible: Tensor | None = None
     """int64 (B, V), ascending: audio tokens that the encoder sees; None outside pre-training."""
+    video_decoded: Tensor | None = None
+    """int64 (B, M'), ascending: masked video tokens that are decoded; None: all."""
+    audio_decoded: Tensor | None = None
+    """int64 (B, M'), ascending: masked audio tokens that are decoded; None: all."""
+    views: int = 1
+    """R, views of each clip that this batch stands for."""
+    clip_of: Tensor | None = None
+    """int64 (B,): number of the clip that a row shows, in a batch of several views; None: each row another clip."""
     frame_ops: list[tuple[FrameOp, ...]] = field(default_factory=list)
     """What is done to all frames of each of the B clips, before the crop; empty where nothing is done to any."""
     erasures: list[Erasure | None] = field(default_factory=list)
@@ -102,17 +119,37 @@ class ClipBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def first(self, count: int) -> Self:
-        """The first ``count`` clips."""
+        """The first ``count`` clips, with all their views."""
+        drawn = count * self.views
         return replace(
-            self._map(lambda tensor: tensor[:count]),
+            self._map(lambda tensor: tensor[:count], lambda tensor: tensor[:drawn]),
             clip_ids=self.clip_ids[:count],
-            frame_ops=self.frame_ops[:count],
-            erasures=self.erasures[:count],
+            frame_ops=self.frame_ops[:drawn],
+            erasures=self.erasures[:drawn],
         )
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+    def each_view(self) -> Self:
+        """A batch with a row for each view, the views of a clip one after another; itself where each clip has one.
+
+        Meant for the device: pixels and sound are repeated here.
+        """
+        if self.views == 1:
+            return self
+
+        def repeated(tensor: Tensor) -> Tensor:
+            return tensor.unsqueeze(1).expand(-1, self.views, *tensor.shape[1:]).flatten(0, 1)
+
+        return replace(
+            self._map(repeated, lambda tensor: tensor),
+            clip_ids=[clip_id for clip_id in self.clip_ids for _ in range(self.views)],
+            clip_of=repeated(self.index),
+            views=1,
+        )
+
+    def _map(self, function: Callable[[Tensor], Tensor], of_views: Callable[[Tensor], Tensor] | None = None) -> Self:
+        """A copy with ``function`` of each tensor, or with ``of_views`` of those that have a row for each view."""
         changed: dict[str, Any] = {
-            field.name: function(value)
+            field.name: (of_views if of_views and field.name in _OF_VIEWS else function)(value)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }

@@ -96,7 +96,8 @@ class LoadedClip:
     clip_id: str
     decoded: DecodedClip
     """Lies in the batch's memory."""
-    draws: ClipDraws
+    draws: tuple[ClipDraws, ...]
+    """For each view; all show the same window."""
     labels: dict[str, int | float]
     segment: int = 0
     valid: bool = True
@@ -106,8 +107,9 @@ def stack_clips(
     clips: Sequence[LoadedClip], memory: BatchMemory, spec: InputSpec, *, skipped: Sequence[Skip], costs: Costs
 ) -> ClipBatch:
     """Make a batch of B clips, whose frames and sound lie in ``memory`` already."""
-    draws = [clip.draws for clip in clips]
+    draws = [draw for clip in clips for draw in clip.draws]
     decoded = [clip.decoded for clip in clips]
+    drawn_for = [(draw, clip.decoded) for clip in clips for draw in clip.draws]
     first = clips[0]
     return ClipBatch(
         clip_ids=[clip.clip_id for clip in clips],
@@ -121,14 +123,14 @@ def stack_clips(
         gain=torch.tensor([draw.gain for draw in draws], dtype=torch.float32),
         video_visible=stack_optional([draw.video_visible for draw in draws]),
         audio_visible=stack_optional([draw.audio_visible for draw in draws]),
+        video_decoded=stack_optional([draw.video_decoded for draw in draws]),
+        audio_decoded=stack_optional([draw.audio_decoded for draw in draws]),
+        views=len(first.draws),
         # What a clip lacks always looks and sounds the same.
-        frame_ops=_unless_empty([d.frame_ops if c.has_video else () for d, c in zip(draws, decoded, strict=True)]),
-        erasures=_unless_empty([d.erasure if c.has_video else None for d, c in zip(draws, decoded, strict=True)]),
+        frame_ops=_unless_empty([d.frame_ops if c.has_video else () for d, c in drawn_for]),
+        erasures=_unless_empty([d.erasure if c.has_video else None for d, c in drawn_for]),
         stripes=stack_optional(
-            [
-                d.stripes if c.has_audio or d.stripes is None else no_stripes(len(d.stripes))
-                for d, c in zip(draws, decoded, strict=True)
-            ]
+            [d.stripes if c.has_audio or d.stripes is None else no_stripes(len(d.stripes)) for d, c in drawn_for]
         ),
         labels={
             name: torch.tensor(

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from hicmae.data.augment import Draws, EvaluationDraws
+from hicmae.data.augment import ClipDraws, Draws, EvaluationDraws
 from hicmae.data.batch import ClipBatch, Skip
 from hicmae.data.batch_memory import BatchMemory
 from hicmae.data.clip_decoder import ClipDecoder, LoadedClip, black_clip, stack_clips, withhold
@@ -40,11 +40,14 @@ class BuildTrainingBatches:
     seed: int
     windows_per_clip: int = 1
     """Windows of each clip that are decoded together; they go into as many batches, so that no batch holds two."""
+    views_per_clip: int = 1
+    """Views of each window: as many draws of crop, gain and masks, all of them in its batch."""
     pixels: PixelFormat = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.windows_per_clip < 1:
-            raise ValueError(f"windows_per_clip={self.windows_per_clip} must be at least 1")
+        for name in ("windows_per_clip", "views_per_clip"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         self.pixels = self.decode.format_of(self.source)
 
     def __call__(self, plans: Iterable[PlannedBatch]) -> Iterator[tuple[ClipBatch, ...]]:
@@ -79,22 +82,30 @@ class BuildTrainingBatches:
     ) -> list[LoadedClip] | Skip:
         """The windows of a clip, decoded into ``slots``."""
         info = self.source.info(number)
-        draws = [self.draws(clip_generator(self.seed, epoch, info.clip_id, window)) for window in windows]
-        positions = [draw.position for draw in draws]
+        draws = [self._draw(info.clip_id, epoch, window) for window in windows]
+        positions = [views[0].position for views in draws]
         try:
             decoded = self.decode(self.source, number, positions, slots=slots, pixels=self.pixels, costs=costs)
         except (DecodeError, ClipUnreadableError) as error:
             return Skip(clip_id=info.clip_id, reason=error.reason, detail=str(error))
         # Drawn to be dropped at random: not from a clip that has nothing else.
         decoded = [
-            withhold(clip, draw.withheld, self.pixels) if draw.withheld and clip.has_video and clip.has_audio else clip
-            for clip, draw in zip(decoded, draws, strict=True)
+            withhold(clip, views[0].withheld, self.pixels)
+            if views[0].withheld and clip.has_video and clip.has_audio
+            else clip
+            for clip, views in zip(decoded, draws, strict=True)
         ]
         labels = self.labels.encode(info.labels, clip_id=info.clip_id) if self.labels else {}
         return [
-            LoadedClip(number=number, clip_id=info.clip_id, decoded=clip, draws=draw, labels=labels)
-            for clip, draw in zip(decoded, draws, strict=True)
+            LoadedClip(number=number, clip_id=info.clip_id, decoded=clip, draws=views, labels=labels)
+            for clip, views in zip(decoded, draws, strict=True)
         ]
+
+    def _draw(self, clip_id: str, epoch: int, window: int) -> tuple[ClipDraws, ...]:
+        """The draws for each view of a window. The first says which window it is and what of it is withheld."""
+        generators = (clip_generator(self.seed, epoch, clip_id, window, view) for view in range(self.views_per_clip))
+        first, *others = (self.draws(rng) for rng in generators)
+        return first, *(replace(other, position=first.position, withheld=first.withheld) for other in others)
 
     def _replace(
         self,
@@ -176,7 +187,7 @@ class BuildEvaluationBatches:
                 number=-1,
                 clip_id="",
                 decoded=black_clip(slot, self.pixels),
-                draws=self.draws(0),
+                draws=(self.draws(0),),
                 labels=self.labels.filler() if self.labels else {},
                 valid=False,
             )
@@ -202,7 +213,7 @@ class BuildEvaluationBatches:
             decoded, valid = [black_clip(slot, self.pixels) for slot in slots], False
         return [
             LoadedClip(
-                number=number, clip_id=info.clip_id, decoded=clip, draws=draw, labels=labels, segment=segment,
+                number=number, clip_id=info.clip_id, decoded=clip, draws=(draw,), labels=labels, segment=segment,
                 valid=valid,
             )
             for clip, draw, segment in zip(decoded, draws, segments, strict=True)

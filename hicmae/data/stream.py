@@ -42,6 +42,8 @@ class TrainStream:
         order: which clips an epoch has, and how they are mixed.
         windows_per_clip: batches that a decoded batch of clips gives, each with another window of its clips; they are
             handed out one after another.
+        views_per_clip: views of each window, all in its batch; see ``ClipBatch.each_view``. The loader's batch size
+            counts clips.
 
     Raises:
         ValueError: too few clips for a batch on every rank, more workers than batches, an unusable label, a cache too
@@ -58,6 +60,7 @@ class TrainStream:
         order: OrderSettings = OrderSettings(),  # noqa: B008  frozen
         labels: LabelSpec | None = None,
         windows_per_clip: int = 1,
+        views_per_clip: int = 1,
     ) -> None:
         if windows_per_clip < 1:
             raise ValueError(f"windows_per_clip={windows_per_clip} must be at least 1")
@@ -86,6 +89,7 @@ class TrainStream:
             "weights": None if order.weights is None else list(order.weights),
             "epoch_clips": self.order.clips,
             "windows_per_clip": windows_per_clip,
+            "views_per_clip": views_per_clip,
         }
         self.seen = Seen()
         """What was handed out since this was last replaced."""
@@ -109,6 +113,7 @@ class TrainStream:
                 labels=labels,
                 seed=loader.seed,
                 windows_per_clip=windows_per_clip,
+                views_per_clip=views_per_clip,
             ),
         ]
         if source.is_remote:
@@ -214,6 +219,7 @@ class TrainStream:
         Raises:
             ValueError: names each setting in which the saved stream differs from this one.
         """
+        state = {"views_per_clip": 1} | state  # saved before there were views
         differing = {name: (state.get(name), own) for name, own in self._fingerprint.items() if state.get(name) != own}
         if differing:
             what = ", ".join(f"{name} was {was!r} and is {now!r}" for name, (was, now) in differing.items())
