@@ -21,6 +21,8 @@ from hicmae.bench.steps import flops_per_clip, stage_step
 from hicmae.data.plan import PlannedBatch
 
 _CPU = torch.device("cpu")
+LOADED = 64
+"""Clips that the loader gives in a round, at least."""
 
 
 def run_stage(stage: str, settings: BenchSettings, footage: Footage) -> list[Row]:
@@ -108,7 +110,7 @@ def _decode(settings: BenchSettings, footage: Footage) -> Iterator[Row]:
 
 def _loader(settings: BenchSettings, footage: Footage) -> Row:
     """Whole epochs of the stream and nothing else, so that no batch is left over that the next round would find."""
-    batches = max(4 * max(1, settings.workers), -(-64 // settings.batch))
+    batches = max(4 * max(1, settings.workers), -(-LOADED // settings.batch))
     stream = footage.stream(workers=settings.workers, batches=batches)
 
     def run() -> None:
