@@ -20,9 +20,8 @@ def fits(run: Callable[[int], object], batch: int) -> bool:
         full = True
     else:
         full = False
-    # After the handler, whose traceback holds the tensors
-    gc.collect()
     if torch.cuda.is_available():
+        gc.collect()  # after the handler, whose traceback holds the tensors; optimiser and schedule hold each other
         torch.cuda.empty_cache()
     return not full
 

@@ -104,7 +104,7 @@ def _main(stage: str, settings: str, against: str | None = None) -> None:
             return stage_step(stage, chosen, batch)
         from hicmae.bench.versus import reference_step
 
-        return reference_step(against, stage, chosen)
+        return reference_step(against, stage, chosen, batch)
 
     sys.stdout.write(f"{measure_growth(chosen.torch_device, build)}\n")
 

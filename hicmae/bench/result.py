@@ -31,7 +31,7 @@ class Row:
     clips: int
     """Clips a round."""
     seconds: tuple[float, ...]
-    """Wall seconds of each round."""
+    """Seconds of each round: of the processor's time where one thread does all the work, else of the wall's."""
     matrix_flops: tuple[float, ...]
     """FLOP/s of a large matrix product in the same rounds, on the same device and threads, in the model's precision."""
     flops_per_clip: int | None = None

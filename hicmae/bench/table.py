@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hicmae.bench.measure import Spread
 from hicmae.bench.result import BenchResult, Row, Versus
 
-_HEADER = ("stage", "clips/s", "(range)", "ms", "peak memory", "TFLOP/s", "of matrix peak", "(range)", "")
+_HEADER = ("stage", "clips/s", "(range)", "ms", "peak memory", "arithmetic", "of matrix peak", "(range)", "")
 _PAIR_HEADER = ("beside the reference", "ours/theirs", "(range)", "ours ms", "theirs ms", "ours peak", "theirs peak")
 
 
@@ -15,7 +15,7 @@ def summary(result: BenchResult) -> str:
     """One line: on what was measured, and how."""
     s, machine = result.settings, result.machine
     peaks = [peak for row in result.rows if row.flops_per_clip for peak in row.matrix_flops]
-    peak = f"; large matrix product {_short(Spread.of(peaks).median / 1e12)} TFLOP/s" if peaks else ""
+    peak = f"; large matrix product {_rate(Spread.of(peaks).median)}" if peaks else ""
     switches = f", compile {s.compile}" + (", recompute" if s.recompute else "")
     return (
         f"{machine['device']}, {s.threads} of {machine['cores']} cores, {s.preset}, batch {s.batch}, "
@@ -58,7 +58,7 @@ def _row(row: Row) -> list[str]:
         f"({_short(row.clips_per_s.low)} to {_short(row.clips_per_s.high)})",
         _short(row.ms.median),
         size(row.peak_bytes),
-        "-" if row.flops_per_s is None else _short(row.flops_per_s / 1e12),
+        "-" if row.flops_per_s is None else _rate(row.flops_per_s),
         "-" if share is None else f"{100 * share.median:.0f}%",
         "" if share is None else f"({100 * share.low:.0f} to {100 * share.high:.0f})",
         ", ".join(notes),
@@ -95,6 +95,12 @@ def size(count: int | None) -> str:
     if count is None:
         return "-"
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _rate(flops_per_s: float) -> str:
+    if flops_per_s >= 1e12:
+        return f"{_short(flops_per_s / 1e12)} TFLOP/s"
+    return f"{_short(flops_per_s / 1e9)} GFLOP/s"
 
 
 def _short(value: float) -> str:

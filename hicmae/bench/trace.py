@@ -19,6 +19,8 @@ _RANGE = "hicmae bench step"
 _WAITS = re.compile(
     r"(cuda|hip)(Stream|Device|Event)Synchronize|aten::(item|_local_scalar_dense|nonzero|is_nonzero)|Memcpy DtoH.*"
 )
+_OWN = ("aten::_fused_adamw_",)
+"""Callers that read numbers where those lie on the processor, and on a GPU do without."""
 _ATTENTION = re.compile(r"flash|fmha|attention|sdpa", re.IGNORECASE)
 
 
@@ -57,23 +59,24 @@ def _report(events: list[Any]) -> TraceReport:
     ranges = [(e.time_range.start, e.time_range.end) for e in events if e.name == _RANGE]
     # The profiler waits for the device at its end: only what begins within a step counts.
     inside = [e for e in events if any(start <= e.time_range.start <= end for start, end in ranges)]
+    waits = [e for e in inside if _waits(e) and not _waits(e.cpu_parent)]  # a wait within a wait is one
     return TraceReport(
-        waits=dict(Counter(_called(e) for e in inside if _waits(e) and not _waits(e.cpu_parent))),
+        waits=dict(Counter(_called(e) for e in waits if _caller(e) not in _OWN)),
         attention=tuple(sorted({e.name for e in inside if _ATTENTION.search(e.name)})),
     )
 
 
 def _waits(event: Any) -> bool:
-    if event is None or _WAITS.fullmatch(event.name) is None:
-        return False
-    # The processor's AdamW reads its step counts, a GPU's does not.
-    return event.cpu_parent is None or event.cpu_parent.name != "aten::_fused_adamw_"
+    return event is not None and _WAITS.fullmatch(event.name) is not None
+
+
+def _caller(event: Any) -> str:
+    return "" if event.cpu_parent is None or event.cpu_parent.name == _RANGE else event.cpu_parent.name
 
 
 def _called(event: Any) -> str:
-    """A wait within a wait is one; who called it says where to look."""
-    parent = event.cpu_parent
-    return event.name if parent is None or parent.name == _RANGE else f"{event.name} in {parent.name}"
+    """The name, and who called it: where to look."""
+    return f"{event.name} in {_caller(event)}" if _caller(event) else event.name
 
 
 def describe(report: TraceReport, path: Path, *, on_gpu: bool) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hicmae.bench.batch import SyntheticBatch
 from hicmae.bench.measure import timed
 from hicmae.bench.memory import peak_memory
 from hicmae.bench.result import Versus
@@ -76,16 +77,13 @@ def versus(path: str, stage: str, settings: BenchSettings) -> list[Versus]:
     ]
 
 
-def reference_step(path: str, stage: str, settings: BenchSettings) -> Callable[[], object]:
+def reference_step(path: str, stage: str, settings: BenchSettings, batch: SyntheticBatch) -> Callable[[], object]:
     """The reference's whole step alone, for its memory."""
-    batches, pairs = _load("batches"), _load("reference_pair")
-    reference, config, device = _reference(path, settings), settings.config, settings.torch_device
+    pairs, reference = _load("reference_pair"), _reference(path, settings)
     if stage == "pretrain":
-        model: Any = pairs.our_pretraining(config, device)
-        step = reference.pretraining_step(model, batches.PretrainingBatch.random(config, settings.batch, device))
+        step = reference.pretraining_step(pairs.our_pretraining(settings.config, settings.torch_device), batch)
     else:
-        model = pairs.our_recognizer(config, device)
-        step = reference.finetuning_step(model, batches.RecognitionBatch.random(config, settings.batch, device))
+        step = reference.finetuning_step(pairs.our_recognizer(settings.config, settings.torch_device), batch)
     whole: Callable[[], object] = step.whole
     return whole
 
