@@ -17,8 +17,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from hicmae.bench.batches import LABEL_SMOOTHING, PretrainingBatch, RecognitionBatch
+from hicmae.bench.batch import SyntheticBatch
 from hicmae.bench.reference_checkout import Checkout, quiet
+from hicmae.bench.steps import FINETUNING
 from hicmae.config import ModelConfig
 from hicmae.pretraining import HiCMAE
 from hicmae.recognition import EmotionRecognizer
@@ -41,6 +42,8 @@ PUBLISHED = {
     "base": Published(pretraining="pretrain_hicmae_dim512_patch16_160_a256", recognizer="avit_dim512_patch16_160_a256"),
 }
 """Presets of which both models are published."""
+LABEL_SMOOTHING = 0.1
+"""Of the paper's fine-tuning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +87,8 @@ class Reference:
             checkout=checkout, published=published, config=ModelConfig.preset(preset), device=torch.device(device)
         )
 
-    def pretraining_step(self, model: HiCMAE, batch: PretrainingBatch) -> ReferenceStep:
-        """Their step of pre-training on ``batch``, with the weights and the objective of ``model``.
+    def pretraining_steps(self, model: HiCMAE, batch: SyntheticBatch) -> ReferenceSteps:
+        """Their steps of pre-training on ``batch``, with the weights and the objective of ``model``.
 
         Raises:
             ValueError: their model takes other arguments or has other weights.
@@ -126,7 +129,7 @@ class Reference:
                 use_frame_diff_as_target=objective.frame_difference,
             )
 
-        return ReferenceStep(
+        return ReferenceSteps(
             model=theirs,
             epoch=epoch,
             optimizer=self._optimizer(theirs, recipe, rate),
@@ -134,11 +137,11 @@ class Reference:
             device=self.device,
         )
 
-    def finetuning_step(self, model: EmotionRecognizer, batch: RecognitionBatch) -> ReferenceStep:
-        """Their step of fine-tuning on ``batch``, with the weights of ``model``; no mixup, no stochastic depth.
+    def finetuning_steps(self, model: EmotionRecognizer, batch: SyntheticBatch) -> ReferenceSteps:
+        """Their steps of fine-tuning on ``batch``, with the weights of ``model``; no mixup, no stochastic depth.
 
         Raises:
-            ValueError: as ``pretraining_step``, or the recogniser is not of a kind that they have.
+            ValueError: as ``pretraining_steps``, or the recogniser is not of a kind that they have.
         """
         config = self.config
         theirs = self._model(
@@ -155,7 +158,7 @@ class Reference:
             fusion_depth=config.fusion_depth,
         )
         train_one_epoch = self.checkout.get("engine_for_finetuning_av", "train_one_epoch")
-        recipe = batch.RECIPE
+        recipe = FINETUNING
         rate = recipe.peak_lr(len(batch.video))
         criterion = nn.CrossEntropyLoss(label_smoothing=LABEL_SMOOTHING)
 
@@ -178,7 +181,7 @@ class Reference:
         layers = config.depth + config.fusion_depth
         scales = [recipe.layer_decay ** (layers + 1 - layer) for layer in range(layers + 2)]
         assigner = self.checkout.get("optim_factory", "LayerDecayValueAssignerForAudioVisual")(scales, config.depth)
-        return ReferenceStep(
+        return ReferenceSteps(
             model=theirs,
             epoch=epoch,
             optimizer=self._optimizer(theirs, recipe, rate, assigner),
@@ -221,8 +224,8 @@ class Reference:
         return scaler
 
 
-class ReferenceStep:
-    """One training step of the authors' code on one batch.
+class ReferenceSteps:
+    """Training steps of the authors' code on one batch.
 
     Args:
         model: theirs.
@@ -250,17 +253,16 @@ class ReferenceStep:
         """Their whole step, weights changed: the loss before it."""
         return self._run(self._optimizer, self._scaler)
 
-    __call__ = whole
+    def forward_backward(self) -> float:
+        """Their targets, model, loss and backward pass, without scaler and optimiser: the loss."""
+        return self._run(_NoOptimizer(self.model), _NoScaler())
 
-    def forward_backward(self, *, keep_gradients: bool = False, full_precision: bool = False) -> float:
-        """Their targets, model, loss and backward pass, without scaler and optimiser: the loss.
-
-        Args:
-            keep_gradients: add to the gradients that are there instead of clearing them first.
-            full_precision: without the autocast that their step does on a GPU.
-        """
-        with _full_precision() if full_precision else contextlib.nullcontext():
-            return self._run(_NoOptimizer(self.model, keep_gradients=keep_gradients), _NoScaler())
+    def full_precision_loss(self) -> float:
+        """As ``forward_backward``, without the autocast that their step does on a GPU; no gradients are left."""
+        with _full_precision():
+            loss = self.forward_backward()
+        self.model.zero_grad(set_to_none=True)
+        return loss
 
     def _run(self, optimizer: Any, scaler: Any) -> float:
         with quiet(), _no_device_to_wait_for(self._device):
@@ -270,14 +272,12 @@ class ReferenceStep:
 class _NoOptimizer:
     """In the optimiser's place: clears gradients and changes nothing."""
 
-    def __init__(self, model: nn.Module, *, keep_gradients: bool) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.param_groups: list[dict[str, Any]] = []
         self._model = model
-        self._keep_gradients = keep_gradients
 
     def zero_grad(self) -> None:
-        if not self._keep_gradients:
-            self._model.zero_grad(set_to_none=True)
+        self._model.zero_grad(set_to_none=True)
 
 
 class _NoScaler:

@@ -131,21 +131,19 @@ def _lies_in(module: ModuleType, folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _in_place(name: str, module: ModuleType) -> Iterator[None]:
-    before = sys.modules.get(name)
+    was_there, before = name in sys.modules, sys.modules.get(name)
     sys.modules[name] = module
     try:
         yield
     finally:
-        if before is None:
-            del sys.modules[name]
-        else:
-            sys.modules[name] = before
+        del sys.modules[name]
+        if was_there:
+            sys.modules[name] = before  # type: ignore[assignment]
 
 
 # ---------------------------------------------------------------- stand-ins
 
 _LEFT_OUT = {
-    "tensorboardX": ("SummaryWriter",),
     "scipy.special": ("softmax",),
     "timm.optim.adafactor": ("Adafactor",),
     "timm.optim.adahessian": ("Adahessian",),
@@ -170,6 +168,7 @@ def _stand_ins() -> dict[str, ModuleType]:
     except ModuleNotFoundError as error:
         raise ValueError('the authors\' code needs timm: pip install "hicmae[train]"') from error
     made = {
+        "tensorboardX": _module("tensorboardX", {"SummaryWriter": _unusable("tensorboardX.SummaryWriter")}),
         "torch._six": _module("torch._six", {"inf": math.inf}),
         "timm.models.layers": _module("timm.models.layers", vars(layers)),
         # The real one would enter their models into timm's list for the rest of the process.
