@@ -7,13 +7,12 @@ from types import ModuleType
 import pytest
 import torch
 from timm.models import is_model
+from torch import nn
 
-from hicmae.bench.batch import SyntheticBatch
 from hicmae.bench.measure import timed
 from hicmae.bench.reference import PUBLISHED, Published, Reference
 from hicmae.bench.reference_checkout import MODULES, Checkout
 from hicmae.bench.reference_pair import Pair, finetuning_pair, pretraining_pair
-from hicmae.bench.settings import BenchSettings
 from hicmae.config import ModelConfig
 from tests.fake_reference import FILES, write_checkout
 
@@ -26,10 +25,7 @@ def micro_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_pair(folder: Path, stage: str, device: str = "cpu", **changed: str) -> Pair:
-    settings = BenchSettings(preset="micro", batch=2, device=device, precision="fp32" if device == "cpu" else "bf16")
-    batch = SyntheticBatch.make(settings.config, settings.batch, settings.torch_device)
-    reference = Reference.at(write_checkout(folder, **changed), "micro", device)
-    return PAIRS[stage](reference, settings, batch)
+    return PAIRS[stage](Reference.at(write_checkout(folder, **changed), "micro", device), 2)
 
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -64,6 +60,14 @@ def test_their_whole_step_learns_and_forward_and_backward_alone_do_not(tmp_path:
     for _ in range(3):
         last = theirs.whole()
     assert last < first
+
+
+def test_our_model_is_prepared_and_keeps_its_weights(tmp_path: Path) -> None:
+    prepared: list[nn.Module] = []
+    reference = Reference.at(write_checkout(tmp_path), "micro", "cpu")
+    pair = pretraining_pair(reference, 2, prepare=prepared.append)
+    assert prepared == [pair.ours.model]
+    assert float(pair.ours.forward_backward()) == pytest.approx(pair.losses[0], rel=1e-6)
 
 
 def test_their_recipe_is_the_papers(tmp_path: Path) -> None:

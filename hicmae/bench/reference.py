@@ -52,6 +52,7 @@ class Reference:
 
     checkout: Checkout
     published: Published
+    preset: str
     config: ModelConfig
     device: torch.device
 
@@ -84,10 +85,14 @@ class Reference:
         ):
             checkout.get(module, name)
         return cls(
-            checkout=checkout, published=published, config=ModelConfig.preset(preset), device=torch.device(device)
+            checkout=checkout,
+            published=published,
+            preset=preset,
+            config=ModelConfig.preset(preset),
+            device=torch.device(device),
         )
 
-    def pretraining_steps(self, model: HiCMAE, batch: SyntheticBatch) -> ReferenceSteps:
+    def pretraining_step(self, model: HiCMAE, batch: SyntheticBatch) -> ReferenceSteps:
         """Their steps of pre-training on ``batch``, with the weights and the objective of ``model``.
 
         Raises:
@@ -137,11 +142,11 @@ class Reference:
             device=self.device,
         )
 
-    def finetuning_steps(self, model: EmotionRecognizer, batch: SyntheticBatch) -> ReferenceSteps:
+    def finetuning_step(self, model: EmotionRecognizer, batch: SyntheticBatch) -> ReferenceSteps:
         """Their steps of fine-tuning on ``batch``, with the weights of ``model``; no mixup, no stochastic depth.
 
         Raises:
-            ValueError: as ``pretraining_steps``, or the recogniser is not of a kind that they have.
+            ValueError: as ``pretraining_step``, or the recogniser is not of a kind that they have.
         """
         config = self.config
         theirs = self._model(
