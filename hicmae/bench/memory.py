@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -94,7 +93,7 @@ def _forget_peak() -> None:
 
 def _main(stage: str, settings: str, against: str | None = None) -> None:
     from hicmae.bench.batch import SyntheticBatch
-    from hicmae.bench.steps import model_step
+    from hicmae.bench.steps import stage_step
 
     chosen = BenchSettings(**json.loads(settings))
     torch.set_num_threads(chosen.threads)
@@ -102,12 +101,10 @@ def _main(stage: str, settings: str, against: str | None = None) -> None:
 
     def build() -> Callable[[], object]:
         if against is None:
-            return model_step(stage, chosen, batch)
-        from hicmae.bench.versus import reference_steps
+            return stage_step(stage, chosen, batch)
+        from hicmae.bench.versus import reference_step
 
-        steps: Any = reference_steps(against, stage, chosen, batch)
-        whole: Callable[[], object] = steps.whole
-        return whole
+        return reference_step(against, stage, chosen, batch)
 
     sys.stdout.write(f"{measure_growth(chosen.torch_device, build)}\n")
 

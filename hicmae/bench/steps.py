@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from hicmae.backbone import Backbone
 from hicmae.bench.batch import CLASSES, SyntheticBatch
 from hicmae.bench.settings import BenchSettings
+from hicmae.config import InputSpec
 from hicmae.flops import pretraining_macs, recognition_macs
 from hicmae.heads import categorical
 from hicmae.losses import soft_cross_entropy
+from hicmae.media.batch_transform import BatchTransform
 from hicmae.pretraining import HiCMAE
 from hicmae.recognition import EmotionRecognizer
 from hicmae.training.optim import OptimizerConfig, build_optimizer
@@ -41,11 +43,11 @@ class TrainingSteps:
     """Steps of one model with its optimiser.
 
     Args:
-        model: moved to the device, and sped up as the settings say.
+        model: on the device, and sped up as it is to be.
         loss: computes the loss of the batch, inside autocast.
         optimizer: recipe of the job.
         settings: device and precision.
-        batch: clips in the batch, for the learning rate.
+        depth, fusion_depth: of the model, for layer-wise decay.
     """
 
     def __init__(
@@ -61,7 +63,6 @@ class TrainingSteps:
         self.model = model
         self._loss = loss
         self._settings = settings
-        accelerate(model, settings)
         # 1,000 epochs of 1,000 steps: the schedule only has to go on for as long as the bench does
         self._optimizer, self._schedule = build_optimizer(
             model, optimizer, global_batch=settings.batch, steps_per_epoch=1000, epochs=1000.0, depth=depth,
@@ -110,6 +111,7 @@ def pretraining_steps(settings: BenchSettings, batch: SyntheticBatch, *, seed: i
     torch.manual_seed(seed)
     config = settings.config
     model = HiCMAE(config).to(settings.torch_device).train()
+    accelerate(model, settings)
     everywhere = torch.ones(len(batch), dtype=torch.bool, device=settings.torch_device)
 
     def loss() -> Tensor:
@@ -132,6 +134,7 @@ def finetuning_steps(settings: BenchSettings, batch: SyntheticBatch, *, seed: in
     config = settings.config
     recognizer = EmotionRecognizer(Backbone(config, drop_path=0.1), categorical(CLASSES), init_scale=1e-3)
     recognizer.to(settings.torch_device).train()
+    accelerate(recognizer, settings)
 
     def loss() -> Tensor:
         logits = recognizer(batch.video, batch.log_mel).logits
@@ -156,15 +159,28 @@ def embedding_step(settings: BenchSettings, batch: SyntheticBatch) -> Callable[[
     return step
 
 
-def model_step(stage: str, settings: BenchSettings, batch: SyntheticBatch) -> Callable[[], object]:
-    """The step that the stage times."""
+def transform_step(settings: BenchSettings, batch: SyntheticBatch) -> Callable[[], object]:
+    """Random crops, colours, gains and log-mel of the frames and the sound that workers ship."""
+    clips, side = len(batch), settings.config.image_size
+    transform = BatchTransform(InputSpec.for_model(settings.config)).to(settings.torch_device)
+    rng = torch.Generator().manual_seed(0)
+    inner = (0.66 + 0.34 * torch.rand(clips, 2, generator=rng)) * side
+    crop_box = torch.cat([(side - inner) / 2, inner], dim=1).to(settings.torch_device)
+    gain = (0.5 + torch.rand(clips, generator=rng)).to(settings.torch_device)
+    return lambda: transform(batch.frames, batch.waveform, crop_box=crop_box, gain=gain)
+
+
+def stage_step(stage: str, settings: BenchSettings, batch: SyntheticBatch) -> Callable[[], object]:
+    """What a stage times on a batch that lies on the device."""
     if stage == "pretrain":
         return pretraining_steps(settings, batch).whole
     if stage == "finetune":
         return finetuning_steps(settings, batch).whole
     if stage == "embed":
         return embedding_step(settings, batch)
-    raise ValueError(f"{stage} has no step of a model")
+    if stage == "transform":
+        return transform_step(settings, batch)
+    raise ValueError(f"{stage} has no step on the device")
 
 
 def macs_per_clip(stage: str, settings: BenchSettings, batch: SyntheticBatch) -> int:
