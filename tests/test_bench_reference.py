@@ -9,10 +9,14 @@ import torch
 from timm.models import is_model
 from torch import nn
 
+from hicmae.bench import versus
+from hicmae.bench.batch import SyntheticBatch
 from hicmae.bench.measure import timed
+from hicmae.bench.memory import measure_growth
 from hicmae.bench.reference import PUBLISHED, Published, Reference
 from hicmae.bench.reference_checkout import MODULES, Checkout
 from hicmae.bench.reference_pair import Pair, finetuning_pair, pretraining_pair
+from hicmae.bench.settings import BenchSettings
 from hicmae.config import ModelConfig
 from tests.fake_reference import FILES, write_checkout
 
@@ -194,3 +198,25 @@ def test_a_preset_that_they_do_not_have(tmp_path: Path, preset: str, why: str) -
     assert ModelConfig.preset(preset)  # one that ours has
     with pytest.raises(ValueError, match=f"{why}; choose small or base"):
         Reference.at(tmp_path, preset, "cpu")
+
+
+# ---------------------------------------------------------------- in hicmae bench
+
+
+@pytest.mark.parametrize("stage", versus.TRAINING)
+def test_the_bench_times_both_and_the_memory_of_theirs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    settings = BenchSettings(preset="micro", batch=2, rounds=1, seconds=0.0)
+    path = str(write_checkout(tmp_path))
+
+    def peak_memory(stage: str, settings: BenchSettings, *, against: str | None = None) -> int:
+        if against is None:
+            return 1
+        batch = SyntheticBatch.make(settings.config, settings.batch, settings.torch_device)
+        return measure_growth(settings.torch_device, lambda: versus.reference_step(against, stage, settings, batch))
+
+    monkeypatch.setattr(versus, "peak_memory", peak_memory)
+    whole, part = versus.versus(path, stage, settings)
+    assert len(whole.ours_seconds) == len(whole.theirs_seconds) == len(part.theirs_seconds) == 1
+    assert whole.theirs_peak_bytes
