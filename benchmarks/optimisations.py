@@ -329,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", help="size of the model (base)")
     parser.add_argument("--batch", type=int, help="clips a step of pre-training (4; fine-tuning takes half as many)")
     parser.add_argument("--rounds", type=int, help="counted rounds, at least (3)")
-    parser.add_argument("--seconds", type=float, help="further rounds until a stage has taken so long (60)")
+    parser.add_argument("--seconds", type=float, help="further rounds until a stage has taken so long (40)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a processor")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:1")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="of the products (bf16 on a GPU, else fp32)")
@@ -338,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("bench-optimisations"), help="folder for the three files")
     words = sys.argv[1:] if arguments is None else arguments
     args = parser.parse_args(words)
-    defaults = ("small", 2, 1, 0.0) if args.quick else ("base", 4, 3, 60.0)
+    defaults = ("small", 2, 1, 0.0) if args.quick else ("base", 4, 3, 40.0)
     preset, batch, rounds, seconds = (
         default if value is None else value
         for value, default in zip((args.preset, args.batch, args.rounds, args.seconds), defaults, strict=True)

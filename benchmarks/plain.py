@@ -58,8 +58,7 @@ class Variant:
     """Changes model or library until the stack is closed."""
     cost: Callable[[ModelConfig, SyntheticBatch], Cost]
     kind: Literal["without", "option", "tried"] = "without"
-    """It lacks what the library does; or it does what the library does on request alone; or it has what was tried and not
-    kept."""
+    """It lacks what the library does; or does what the library does on request; or has what was tried, and not kept."""
 
     @contextmanager
     def applied(self, steps: TrainingSteps, batch: SyntheticBatch) -> Iterator[None]:
