@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.ops import StochasticDepth
+
+from hicmae.drop_path import DropPath
 
 
 class LayerNorm(nn.LayerNorm):

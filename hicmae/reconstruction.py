@@ -44,6 +44,8 @@ def reconstruct(
     The model predicts standardised patches; their mean and deviation are taken from the true patch, since the
     model is never asked for them.
 
+    All masked tokens are decoded, whatever share of them training decodes.
+
     Args: as ``HiCMAE.forward``.
     """
     config = model.config

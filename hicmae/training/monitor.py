@@ -43,7 +43,7 @@ class TrainingMonitor(Callback):
         self._grad_norm: Tensor | None = None
         self._lr = self._since = self._waited = 0.0
         self.clips_seen = 0
-        """Clips that this run has trained on, over all ranks, resumed parts included."""
+        """Clips that this run has trained on, over all ranks, resumed parts included; each view of a clip counts."""
         self.history: list[dict[str, float]] = []
         """The lines logged by this process, for figures."""
 
