@@ -7,10 +7,14 @@ Shapes: B clips, N tokens, C context tokens, D width, H heads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
+from torch.utils.checkpoint import checkpoint
+
+from hicmae.drop_path import DropPath
 
 
 class LayerNorm(nn.LayerNorm):
@@ -88,17 +92,29 @@ class Block(nn.Module):
     ``drop_path`` is the chance that a clip skips a residual branch while training (stochastic depth).
     """
 
+    recompute = False
+    """While training, compute the activations again in the backward pass rather than keep them."""
+
     def __init__(self, *, width: int, heads: int, mlp_ratio: float, drop_path: float = 0.0) -> None:
         super().__init__()
         self.norm1 = LayerNorm(width)
         self.attn = SelfAttention(width, heads)
         self.norm2 = LayerNorm(width)
         self.mlp = MLP(width, mlp_ratio)
-        self.drop_path = StochasticDepth(drop_path, mode="row") if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._run(self._self_and_mlp, x)
+
+    def _self_and_mlp(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _run(self, layers: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        if self.recompute and self.training and torch.is_grad_enabled():
+            result: Tensor = checkpoint(layers, *inputs, use_reentrant=False)
+            return result
+        return layers(*inputs)
 
 
 class CrossBlock(Block):
@@ -114,8 +130,18 @@ class CrossBlock(Block):
         self.cross_attn = CrossAttention(width, heads)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
+        return self._run(self._cross_self_and_mlp, x, context)
+
+    def _cross_self_and_mlp(self, x: Tensor, context: Tensor) -> Tensor:
         x = x + self.drop_path(self.cross_attn(self.cross_norm(x), self.context_norm(context)))
-        return super().forward(x)
+        return self._self_and_mlp(x)
+
+
+def set_recompute(model: nn.Module, on: bool) -> None:
+    """Switch activation checkpointing of every block below ``model``."""
+    for block in model.modules():
+        if isinstance(block, Block):
+            block.recompute = on
 
 
 def initialize(module: nn.Module) -> None:

@@ -14,6 +14,7 @@ from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.batch import ClipBatch
 from hicmae.media.batch_transform import BatchTransform
 from hicmae.pretraining import HiCMAE, Objective, PretrainOutput
+from hicmae.speed import SpeedConfig, accelerate, eagerly
 from hicmae.training.optim import OptimizerConfig
 from hicmae.training.run_optimizer import run_optimizer
 
@@ -26,6 +27,7 @@ class PretrainModule(pl.LightningModule):
         architecture: fields of ``ModelConfig`` that differ from the preset, e.g. ``{width: 96}``.
         objective: settings of the loss.
         optimizer: AdamW, learning rates per 256 clips and schedule.
+        speed: compiled graphs and recomputed activations; validation runs uncompiled.
     """
 
     def __init__(
@@ -34,8 +36,10 @@ class PretrainModule(pl.LightningModule):
         architecture: dict[str, Any] | None = None,
         objective: Objective = Objective(),  # noqa: B008  frozen, and shown with its defaults by --help
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
+        speed: SpeedConfig = SpeedConfig(),  # noqa: B008
     ) -> None:
         super().__init__()
+        self.speed = speed
         self.config = ModelConfig.preset(preset, **(architecture or {}))
         self.spec = InputSpec.for_model(self.config)
         self.optimizer_config = optimizer
@@ -67,13 +71,18 @@ class PretrainModule(pl.LightningModule):
         )
         return output
 
+    def on_fit_start(self) -> None:
+        """The model lies on its device now."""
+        accelerate(self.model, self.speed, self.device.type)
+
     def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
         """Losses; ``TrainingMonitor`` logs them."""
         return _losses(self(batch))
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Losses of held-out clips, masked the same way every time."""
-        losses = {f"val/{name}": value for name, value in _losses(self(batch)).items()}
+        with eagerly():
+            losses = {f"val/{name}": value for name, value in _losses(self(batch)).items()}
         self.log_dict(losses, batch_size=len(batch.clip_ids), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

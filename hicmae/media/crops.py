@@ -110,18 +110,22 @@ def crop_and_normalize(video: Tensor, boxes: Tensor | None, spec: InputSpec, fli
     frames = video.permute(0, 4, 1, 2, 3)  # (B, 3, T, H, W)
     if boxes is not None or (height, width) != (size, size):
         if boxes is None:
-            whole = torch.tensor([0.0, 0.0, height, width], device=video.device)
-            boxes = whole.expand(len(video), 4)
+            boxes = _constants((0.0, 0.0, height, width), video.device).expand(len(video), 4)
         top, left, box_height, box_width = boxes.to(video.device, torch.float32).unbind(1)
         frames = _resample(frames, 3, *_taps(top, box_height, size, height))
         frames = _resample(frames, 4, *_taps(left, box_width, size, width))
     if flip is not None:
         frames = torch.where(flip[:, None, None, None, None], frames.flip(4), frames)
-    mean = torch.tensor(spec.image_mean, device=video.device).view(3, 1, 1, 1)
-    std = torch.tensor(spec.image_std, device=video.device).view(3, 1, 1, 1)
+    mean = _constants(spec.image_mean, video.device).view(3, 1, 1, 1)
+    std = _constants(spec.image_std, video.device).view(3, 1, 1, 1)
     # One pass that converts and reorders, then two in place.
     pixels = frames.to(torch.float32, memory_format=torch.contiguous_format, copy=True).contiguous()
     return pixels.mul_(1 / (255 * std)).sub_(mean / std)
+
+
+def _constants(values: Sequence[float], device: torch.device) -> Tensor:
+    """float32 (len(values),), made on the device: a copy from the host would wait for the running step."""
+    return torch.stack([torch.full((), value, dtype=torch.float32, device=device) for value in values])
 
 
 def _taps(start: Tensor, extent: Tensor, size: int, limit: int) -> tuple[Tensor, Tensor, Tensor]:
