@@ -85,7 +85,7 @@ def test_the_matrix_product_counts_its_operations(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("hicmae.bench.measure.PROCESSOR_SIZE", 64)
     product = MatrixProduct(CPU, torch.float32)
     assert product.flops % (2 * 64**3) == 0
-    monkeypatch.setattr("hicmae.bench.measure.timed", lambda steps, **options: dict.fromkeys(steps, [1.0, 0.5]))
+    monkeypatch.setattr("hicmae.bench.measure.timed", lambda steps, **options: {name: [1.0, 0.5] for name in steps})
     assert matrix_peak(CPU, torch.float32) == product.flops / 0.5
 
 
