@@ -71,7 +71,7 @@ def bench_decode(spec: InputSpec, decoder: str, *, repeats: int) -> list[float]:
 def main() -> int:
     """Run the stages and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", default="small", help="micro, mini, tiny, small or base")
+    parser.add_argument("--preset", default="small", help="micro, mini, tiny, small, base or large")
     parser.add_argument("--batch", type=int, default=4, help="clips per step")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps; the median is shown")
     parser.add_argument("--out", help="JSON file to write")
