@@ -7,7 +7,7 @@ by them as ever, and the losses are those of DDP.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -188,9 +188,14 @@ def whole_model(model: HiCMAE, *, keep: bool) -> HiCMAE | None:
     return copy.to(model.image_mean.device)
 
 
-def whole_norm(norm: Tensor) -> Tensor:
-    """A norm over shares of gradients as a plain tensor; all ranks must call this together."""
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+def joint_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """L2 norm over all gradients, of which each rank may hold a share; all ranks must call this together."""
+    norm = torch.nn.utils.get_total_norm([g.to_local() if isinstance(g, DTensor) else g for g in gradients])
+    if any(isinstance(gradient, DTensor) for gradient in gradients):
+        squares = norm.square()
+        dist.all_reduce(squares)
+        norm = squares.sqrt()
+    return norm
 
 
 def _like(own: Any, whole: Any) -> Any:
