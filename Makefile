@@ -8,6 +8,7 @@ CORE := .venv-core
 DECODES := 20000
 SOAK := soak
 BENCH := bench
+TESTERS := 2
 
 .PHONY: install demo test test-core kill-test lint type bench bench-data soak docs clean-demo
 
@@ -23,8 +24,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo.sh $(DEMO)
 
+# In TESTERS processes of up to 1.5 GB; `pytest tests/test_x.py` needs none.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
 # In an environment of the core alone, made anew: minutes, most of them pip's, and as much disk as torch takes. Any model:
 # `make test-core EXPORT=demo/exported CLIP=demo/corpus/clips/NAME.mp4`.
