@@ -204,7 +204,7 @@ def test_the_whole_job_is_run_as_users_run_it(
         log = tmp_path / "job" / "logs" / "version_0"
         log.mkdir(parents=True)
         lines = ["step,clips_per_s,data_wait_percent,queue_depth"]
-        lines += [f"{step},{step},{step / 10},1" for step in (1, 4, 8, 12, 16)]
+        lines += [f"{step},{step},{step / 10},1" for step in (1, 3, 6, 9, 12)]
         (log / "metrics.csv").write_text("\n".join(lines) + "\n")
         return SimpleNamespace(returncode=0, stderr="")
 
@@ -212,14 +212,14 @@ def test_the_whole_job_is_run_as_users_run_it(
     footage = SmallFootage(tmp_path, small.config, small.batch)
     settings = dataclasses.replace(small, threads=3, workers=2, compile="whole", recompute=True)
     (found,) = run_stage("end-to-end", settings, footage)
-    assert found.seconds == (2 / 8, 2 / 12, 2 / 16)  # without the lines of the warm-up
-    assert found.data_wait_percent == 1.2
+    assert found.seconds == (2 / 6, 2 / 9, 2 / 12)  # without the lines of the warm-up
+    assert found.data_wait_percent == 0.9
     assert not (tmp_path / "job").exists()
     options = dict(zip(told[4::2], told[5::2], strict=True))
     assert told[1:4] == ["-m", "pretrain", "fit"]
     assert options["--model.preset"] == "micro"
     assert options["--data.num_workers"] == "2"
-    assert options["--trainer.max_steps"] == "16"
+    assert options["--trainer.max_steps"] == "12"
     assert options["--trainer.precision"] == "32-true"
     assert (options["--model.speed.compile"], options["--model.speed.recompute"]) == ("whole", "true")
 

@@ -141,7 +141,7 @@ def _end_to_end(settings: BenchSettings, footage: Footage) -> Row:
 
     before = peak()
     folder = footage.folder / "job"
-    lines = run_job(settings, footage.shards("h264"), folder, steps=64 if settings.on_gpu else 16)
+    lines = run_job(settings, footage.shards("h264"), folder, steps=64 if settings.on_gpu else 12)
     shutil.rmtree(folder)  # a checkpoint is three times the model
     matrix = (before + peak()) / 2
     batch = SyntheticBatch.make(settings.config, 1, _CPU)
