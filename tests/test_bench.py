@@ -470,6 +470,18 @@ def test_the_training_step_waits_for_nothing(
         assert not found.waits
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_gpus_step_waits_for_nothing_and_has_kernels_of_attention(stage: str, tmp_path: Path) -> None:
+    settings = BenchSettings(preset="tiny", batch=4, device="cuda", precision="bf16", compile="off")
+    step = stage_step(stage, settings, SyntheticBatch.make(settings.config, 4, settings.torch_device))
+    found = trace.trace(step, tmp_path / "trace.json", device=settings.torch_device)
+    assert not found.waits
+    assert any("flash" in name or "fmha" in name for name in found.attention if not name.startswith("aten::"))
+    assert memory.peak_memory(stage, settings) > 4 * 4 * 15e6  # weights, gradients and two moments of 15 M at least
+
+
 # ------------------------------------------------------------------------------------------------- the command
 
 
