@@ -7,6 +7,7 @@ DEMO := demo
 CORE := .venv-core
 DECODES := 20000
 SOAK := soak
+BENCH := bench
 
 .PHONY: install demo test test-core kill-test lint type bench bench-data soak docs clean-demo
 
@@ -45,8 +46,9 @@ lint: install
 type: install
 	$(BIN)/mypy
 
+# Minutes; `make bench BENCH=FOLDER` says where the figures go.
 bench: install
-	$(BIN)/python benchmarks/step.py
+	$(BIN)/hicmae bench --out $(BENCH)
 
 bench-data: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.data --decodes $(DECODES)
