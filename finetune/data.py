@@ -16,6 +16,7 @@ from finetune.protocol import PAPER_PROTOCOL, Protocol
 from hicmae.backbone import MODALITIES, Modality
 from hicmae.config import InputSpec
 from hicmae.data.augment import RecognitionAugment, RecognitionDraws, Withheld
+from hicmae.data.batch import ClipBatch
 from hicmae.data.cache_settings import CacheSettings
 from hicmae.data.epoch import EpochOrder, OrderSettings
 from hicmae.data.evaluation import EvaluationLoader
@@ -223,6 +224,10 @@ class FinetuneData(pl.LightningDataModule):
             order=self.order,
         )
         return self.train_loader
+
+    def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
+        """Copy from page-locked memory while the device works."""
+        return batch.to(device, non_blocking=True)
 
     def val_dataloader(self) -> EvaluationLoader:
         """Every validation clip once."""

@@ -32,6 +32,7 @@ from hicmae.media.batch_transform import BatchTransform
 from hicmae.mixing import Mix, MixConfig, draw_mix
 from hicmae.predictions import SegmentOutputs
 from hicmae.recognition import EmotionRecognizer, Recognition
+from hicmae.speed import SpeedConfig, accelerate, eagerly
 from hicmae.training.ema import EmaWeights
 from hicmae.training.optim import OptimizerConfig
 from hicmae.training.run_optimizer import run_optimizer
@@ -72,6 +73,7 @@ class FinetuneModule(pl.LightningModule):
         ema_decay: average the weights over the steps, keeping this share of the average at each (0.999, say);
             validation, test and export take the average. Empty: off.
         optimizer: AdamW, learning rates per 256 clips, layer decay and schedule.
+        speed: compiled graphs and recomputed activations; validation and test run uncompiled.
     """
 
     def __init__(
@@ -94,8 +96,10 @@ class FinetuneModule(pl.LightningModule):
         distillation: DistillationConfig = DistillationConfig(),  # noqa: B008  frozen, and shown by --help
         ema_decay: float | None = None,
         optimizer: OptimizerConfig = RECIPE,
+        speed: SpeedConfig = SpeedConfig(),  # noqa: B008
     ) -> None:
         super().__init__()
+        self.speed = speed
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} must be at least 0 and below 1")
         if dimensional_weight < 0:
@@ -226,7 +230,8 @@ class FinetuneModule(pl.LightningModule):
     # ------------------------------------------------------------ evaluation
 
     def _evaluate(self, batch: ClipBatch) -> None:
-        output = self(batch)
+        with eagerly():  # a test after training says what a test by itself does
+            output = self(batch)
         columns = [] if output.logits is None else [output.logits.float().softmax(dim=1)]
         columns += [] if output.values is None else [output.values.float()]
         given = {"video": batch.has_video, "audio": batch.has_audio}
@@ -307,8 +312,10 @@ class FinetuneModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """From here on the head is this run's own; balanced class weights follow from the training clips."""
         self._has_head = True
+        accelerate(self.model, self.speed, self.device.type)
         if self.lesson is not None:
             self.lesson.teacher.to(self.device)
+            accelerate(self.lesson.teacher.recognizer, self.speed, self.device.type)
         if self.class_weights == "balanced":
             assert self._weight is not None
             self._weight.copy_(weights_of_clips(self._data.splits.train, self.labels))

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_alone = False
+
 
 def world_size() -> int:
-    """Processes of the running job; 1 outside a distributed job."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """Processes of the running job; 1 outside a distributed job, and within ``alone()``."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() and not _alone else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it this process works as if there were no others: what only one of them does waits for nobody."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 class _Gather(torch.autograd.Function):

@@ -107,7 +107,7 @@ class Block(nn.Module):
         self.attn = SelfAttention(width, heads)
         self.norm2 = LayerNorm(width)
         self.mlp = MLP(width, mlp_ratio)
-        self.drop_path = StochasticDepth(drop_path, mode="row") if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, *, start: int = 0) -> Tensor:
         return self._run(self._self_and_mlp, x, start)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from hicmae.backbone import MODALITIES, Backbone, Modality, known_modalities
+from hicmae.drop_path import DropPath
 from hicmae.heads import Head, Targets
 from hicmae.hub import HubModel
 
@@ -87,7 +87,7 @@ class EmotionRecognizer(nn.Module, HubModel):
         for module in (module for part in frozen for module in part.modules()):
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
-            if isinstance(module, StochasticDepth):
+            if isinstance(module, DropPath):
                 module.p = 0.0
 
     @property

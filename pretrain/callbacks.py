@@ -13,6 +13,7 @@ from hicmae.data.batch import ClipBatch
 from hicmae.figures.curves import draw_curves
 from hicmae.figures.reconstruction import draw_reconstruction
 from hicmae.reconstruction import reconstruct
+from hicmae.speed import eagerly
 from hicmae.training.monitor import TrainingMonitor
 from hicmae.training.provenance import run_provenance
 from hicmae.training.run_directory import export_directory, run_directory
@@ -56,7 +57,7 @@ class FinishPretraining(Callback):
         figures = run_directory(trainer) / "figures"
         batch = self._batch.first(_CLIPS_DRAWN).to(module.device)
         module.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), eagerly():
             video, log_mel = module.inputs(batch)
             assert batch.video_visible is not None
             assert batch.audio_visible is not None

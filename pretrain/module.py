@@ -17,6 +17,7 @@ from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.batch import ClipBatch
 from hicmae.media.batch_transform import BatchTransform
 from hicmae.pretraining import HiCMAE, Objective, PretrainInput, PretrainLosses
+from hicmae.speed import SpeedConfig, accelerate, eagerly
 from hicmae.training.optim import OptimizerConfig
 from hicmae.training.run_optimizer import run_optimizer
 
@@ -33,6 +34,7 @@ class PretrainModule(pl.LightningModule):
         optimizer: AdamW, learning rates per 256 clips and schedule.
         micro_batch_size: clips of a device's batch that go through the model at a time; ``null``: all. Losses and
             gradients are those of the whole batch, contrast included; memory falls, and a step takes about 8% more.
+        speed: compiled graphs and recomputed activations; validation runs uncompiled.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class PretrainModule(pl.LightningModule):
         objective: Objective = Objective(),  # noqa: B008  frozen, and shown with its defaults by --help
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
         micro_batch_size: int | None = None,
+        speed: SpeedConfig = SpeedConfig(),  # noqa: B008
     ) -> None:
         super().__init__()
         if micro_batch_size is not None and micro_batch_size < 1:
@@ -49,6 +52,7 @@ class PretrainModule(pl.LightningModule):
                 f"micro_batch_size={micro_batch_size} must be 1 clip or more; null takes the whole batch at once"
             )
         self.micro_batch_size = micro_batch_size
+        self.speed = speed
         self.config = ModelConfig.preset(preset, **(architecture or {}))
         self.spec = InputSpec.for_model(self.config)
         self.optimizer_config = optimizer
@@ -108,13 +112,18 @@ class PretrainModule(pl.LightningModule):
         if self.micro_batch_size >= batch_size:
             logger.warning("%s has no effect: data.batch_size=%d is not more", asked, batch_size)
 
+    def on_fit_start(self) -> None:
+        """The model lies on its device now."""
+        accelerate(self.model, self.speed, self.device.type)
+
     def training_step(self, batch: ClipBatch, batch_idx: int) -> dict[str, Tensor]:
         """Losses; ``TrainingMonitor`` logs them."""
         return _losses(self(batch))
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Losses of held-out clips, masked the same way every time."""
-        losses = {f"val/{name}": value for name, value in _losses(self(batch)).items()}
+        with eagerly():
+            losses = {f"val/{name}": value for name, value in _losses(self(batch)).items()}
         self.log_dict(losses, batch_size=len(batch.clip_ids), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchvision.ops import StochasticDepth
 
 from hicmae.backbone import Backbone, mix_layers
+from hicmae.drop_path import DropPath
 from hicmae.patches import audio_to_patches, video_to_patches
 from tests.tiny_model import TINY, clips, shake
 
@@ -121,7 +121,7 @@ def test_drop_path_grows_evenly_over_encoder_and_fusion():
         (backbone.audio_encoder, backbone.fusion.audio_blocks),
     ):
         assert rates([*encoder.blocks, *fusion]) == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
-    assert not [m for m in Backbone(TINY).modules() if isinstance(m, StochasticDepth)]
+    assert not [m for m in Backbone(TINY).modules() if isinstance(m, DropPath)]
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch._dynamo.utils
 from scipy import stats
 from sklearn import metrics as sk
 
@@ -35,6 +37,7 @@ from hicmae.data.shard_writer import write_shards
 from hicmae.data.source import ManifestSource
 from hicmae.losses import ccc_loss
 from hicmae.mixing import MixConfig
+from hicmae.speed import SpeedConfig, accelerate
 from hicmae.training.provenance import RunProvenance, weights_origin
 from tests.corpus import EMOTIONS, make_corpus
 from tests.test_exported import documented
@@ -375,6 +378,23 @@ def step(tuned: FinetuneModule, clips: ClipBatch, *, seed: int = 0, past: int = 
     torch.manual_seed(past)
     tuned.train()
     return tuned.training_step(clips, 0)
+
+
+def test_a_compiled_step_computes_the_same_and_evaluations_compile_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    monkeypatch.setattr("finetune.module.accelerate", partial(accelerate, backend="eager"))
+    tuned, plain = module(speed=SpeedConfig(compile="blocks"), drop_path=0.5), module(drop_path=0.5)
+    tuned.on_fit_start()
+    for _ in range(2):
+        assert torch.equal(step(tuned, batch())["loss"], step(plain, batch())["loss"])
+        tuned.eval()
+        with torch.no_grad():
+            tuned.validation_step(batch(3), 0)
+        assert (
+            torch._dynamo.utils.counters["stats"]["unique_graphs"] == 5
+        )  # blocks by length, with or without drop path
+    torch._dynamo.reset()
 
 
 def test_a_step_draws_from_seed_step_and_clip() -> None:

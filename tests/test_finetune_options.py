@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from torchvision.ops import StochasticDepth
 
 from finetune.__main__ import main
 from hicmae.checkpoint import read_export
@@ -22,6 +21,7 @@ from hicmae.data.augment import RecognitionAugment, RecognitionDraws
 from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import read_manifest, write_manifest
 from hicmae.data.order import clip_generator, generator
+from hicmae.drop_path import DropPath
 from hicmae.losses import soft_cross_entropy
 from hicmae.media.spec_augment import SpecAugment
 from hicmae.mixing import MixConfig, draw_mix
@@ -298,6 +298,6 @@ def test_freezing_stops_gradients_and_stochastic_depth_of_its_part_alone(freeze:
         assert parameter.requires_grad == (named[name].requires_grad and not frozen), name
         assert (parameter.grad is not None) == parameter.requires_grad, name
     for (name, ours), theirs in zip(tuned.model.named_modules(), whole.model.modules(), strict=True):
-        if isinstance(ours, StochasticDepth) and isinstance(theirs, StochasticDepth):
+        if isinstance(ours, DropPath) and isinstance(theirs, DropPath):
             frozen = freeze == "backbone" or ("encoder" in name and int(name.split(".")[3]) < freeze)
             assert ours.p == (0 if frozen else theirs.p)

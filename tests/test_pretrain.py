@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.utils
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 import hicmae
@@ -25,6 +27,7 @@ from hicmae.config import ModelConfig
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
 from hicmae.pretraining import HiCMAE
+from hicmae.speed import accelerate
 from pretrain.__main__ import main
 from pretrain.data import PretrainData
 from pretrain.module import PretrainModule
@@ -374,3 +377,25 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_field(undisturbed, s
     status = main(arguments(shards, tmp_path, f"--ckpt_path={path}", f"--model.architecture={other}"))
     assert status == 2
     assert "width is 32, expected 64" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- speed
+
+
+def test_a_compiled_and_recomputed_run_computes_the_same_and_goes_on_exactly(
+    undisturbed, shards, tmp_path, monkeypatch
+):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    # The compiler of C++ takes minutes; what it is given is what counts here.
+    monkeypatch.setattr("pretrain.module.accelerate", partial(accelerate, backend="eager"))
+    fast = arguments(shards, tmp_path, "--model.speed.compile=blocks", "--model.speed.recompute=true")
+    assert main([*fast, "--trainer.max_steps=4"]) == 0
+    made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert 0 < made <= 8
+    assert main([*fast, "--ckpt_path=auto"]) == 0
+    torch._dynamo.reset()
+    assert curve(tmp_path) == curve(undisturbed)
+    expected, resumed = weights(undisturbed), weights(tmp_path)
+    assert list(resumed) == list(expected)
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)

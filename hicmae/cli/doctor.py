@@ -93,7 +93,7 @@ def _devices() -> str:
     if not torch.cuda.is_available():
         return "no GPU: everything runs on the processor, slowly; base-size training needs a GPU"
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    bf16 = "with" if torch.cuda.is_bf16_supported() else "WITHOUT"
+    bf16 = "with" if torch.cuda.is_bf16_supported(including_emulation=False) else "WITHOUT"
     return f"{', '.join(names)}, {bf16} bfloat16"
 
 

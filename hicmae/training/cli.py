@@ -20,10 +20,13 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from hicmae.data.loader import DataStoppedError
 from hicmae.data.skips import UnusableDataError
+from hicmae.training.attention_report import AttentionReport
 from hicmae.training.checkpoint_io import AtomicCheckpointIO, CheckpointNotWrittenError
 from hicmae.training.data_report import DataReport
 from hicmae.training.epoch_length import EpochLength
+from hicmae.training.memory import MemoryAdvice
 from hicmae.training.monitor import TrainingMonitor
+from hicmae.training.precision import usable_precision
 from hicmae.training.provenance import RunProvenance
 from hicmae.training.resume import RunIsFinishedError, choose_start
 from hicmae.training.resume_points import ResumePoints
@@ -69,8 +72,8 @@ class JobCLI(LightningCLI):
         trainer = config.trainer
         if trainer.default_root_dir is None:
             raise ValueError("trainer.default_root_dir is not set: say where the run may write, e.g. runs/first")
-        if "bf16" in str(trainer.precision):
-            trainer.precision = _usable_precision(trainer.precision, str(trainer.accelerator))
+        if trainer.precision is not None:
+            trainer.precision = usable_precision(str(trainer.precision), str(trainer.accelerator))
         if trainer.enable_progress_bar is None:
             trainer.enable_progress_bar = sys.stderr.isatty()  # a bar in a log file is noise
 
@@ -100,7 +103,9 @@ class JobCLI(LightningCLI):
 
 def standard_callbacks() -> list[Any]:
     """Callbacks of every job."""
-    return [TrainingMonitor(), DataReport(), StepStatus(), EpochLength(), RunProvenance(), RunRecord()]
+    # The advice comes before the record, which takes its words as the reason why the run stopped.
+    return [TrainingMonitor(), DataReport(), StepStatus(), EpochLength(), RunProvenance(), AttentionReport(),
+            MemoryAdvice(), RunRecord()]  # fmt: skip
 
 
 def default_loggers(root: Path, *, wandb: str, project: str) -> list[Logger]:
@@ -129,16 +134,6 @@ def _wandb_key_found() -> bool:
         return False
 
 
-def _usable_precision(precision: str, accelerator: str) -> str:
-    """bfloat16 needs a device that has it; elsewhere float32, with a warning that says what it costs."""
-    on_gpu = accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
-    if on_gpu and torch.cuda.is_bf16_supported():
-        return precision
-    where = torch.cuda.get_device_name() if on_gpu else "a processor without a GPU"
-    logger.warning("precision %s on %s: training in 32-true instead (slower, more memory)", precision, where)
-    return "32-true"
-
-
 def run_job(name: str, job: Callable[[], Any]) -> int:
     """Run a job; what a user can cause ends with one line on stderr. Returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
@@ -151,7 +146,9 @@ def run_job(name: str, job: Callable[[], Any]) -> int:
     except RunIsFinishedError:
         _leave_group()
         return 0
-    except (NonFiniteLossError, CheckpointNotWrittenError, DataStoppedError, UnusableDataError) as error:
+    except (
+        NonFiniteLossError, CheckpointNotWrittenError, DataStoppedError, UnusableDataError, torch.OutOfMemoryError
+    ) as error:  # fmt: skip
         sys.stderr.write(f"{name}: error: {error}\n")
         return 1
     except Exception as error:
