@@ -7,6 +7,8 @@ DEMO := demo
 CORE := .venv-core
 DECODES := 20000
 SOAK := soak
+BENCH := bench
+TESTERS := 2
 
 .PHONY: install demo test test-core kill-test lint type bench bench-data soak docs clean-demo
 
@@ -22,8 +24,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo.sh $(DEMO)
 
+# In TESTERS processes of up to 1.5 GB; `pytest tests/test_x.py` needs none.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
 # In an environment of the core alone, made anew: minutes, most of them pip's, and as much disk as torch takes. Any model:
 # `make test-core EXPORT=demo/exported CLIP=demo/corpus/clips/NAME.mp4`.
@@ -45,8 +48,9 @@ lint: install
 type: install
 	$(BIN)/mypy
 
+# Minutes; `make bench BENCH=FOLDER` says where the figures go.
 bench: install
-	$(BIN)/python benchmarks/step.py
+	$(BIN)/hicmae bench --out $(BENCH)
 
 bench-data: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.data --decodes $(DECODES)

@@ -1,84 +1,210 @@
-"""Where the time of ``hicmae embed`` goes, beside the model alone: ``python -m benchmarks.embed FOLDER``.
+"""What ``hicmae embed`` makes of a machine: ``python -m benchmarks.embed FOLDER``, two minutes with the base size.
 
-Run it with OMP_NUM_THREADS=1. Processor time is counted, so a busy machine disturbs the figures little. The model is
-untrained: weights do not change its time.
+Run it with OMP_NUM_THREADS=1. On a processor, seconds are those of processor time, so that a busy machine disturbs them
+little; on a GPU, and of whole commands, they are those of the clock. The model is untrained: weights do not change its
+time.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
-import resource
+import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.long_video import export_untrained
 from benchmarks.voxceleb_like import make_originals
 from hicmae.inference.batches import batches_of, model_inputs
 from hicmae.inference.embedder import Embedder
 from hicmae.inference.items import find_items
-from hicmae.inference.windows import read_windows
-from hicmae.media.batch_transform import BatchTransform
+from hicmae.inference.windows import ClipWindow, read_windows
+from hicmae.transform import ModelInputs
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+BATCHES = (1, 2, 8)
+GPU_BATCHES = (1, 2, 8, 32, 128)
+PEAK_SIDE = {"cpu": 2048, "cuda": 8192}
+
+
+def seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds of processor time, or of the clock on a GPU."""
+    if device.type == "cpu":
+        began = time.process_time()
+        run()
+        return time.process_time() - began
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    run()
+    torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def before_the_model(embedder: Embedder, clips: str) -> tuple[dict[str, float], list[ClipWindow]]:
+    """Seconds a window of finding and decoding, and of the model's input; and the windows."""
+    windows: list[ClipWindow] = []
+    began = time.process_time()
+    for item in find_items([clips]):
+        with read_windows(item, embedder.spec) as found:
+            windows += list(found)
+    decoding = time.process_time() - began
+    batches = list(batches_of(windows, embedder.settings.batch_size))
+    preparing = seconds(lambda: [model_inputs(batch, embedder._transform) for batch in batches], embedder.device)
+    return {"decoding_s": decoding / len(windows), "inputs_s": preparing / len(windows)}, windows
+
+
+def macs_of_a_window(embedder: Embedder, inputs: ModelInputs) -> float:
+    """Multiply-adds of matrix products, attention included."""
+    # The counter knows attention by the products that it is made of.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        embedder.backbone(**inputs)
+    return counter.get_total_flops() / 2
+
+
+def model_rows(embedder: Embedder, windows: list[ClipWindow], rounds: int) -> dict[str, Any]:
+    """Seconds a window of the model alone by batch size and precision, in turn with a large matrix product."""
+    device = embedder.device
+    sizes = BATCHES if device.type == "cpu" else GPU_BATCHES
+    full = [windows[place % len(windows)] for place in range(max(sizes))]
+    inputs = {size: model_inputs(full[:size], embedder._transform) for size in sizes}
+    macs = macs_of_a_window(embedder, inputs[1])
+    side = PEAK_SIDE[device.type]
+    times: dict[tuple[str, int], list[float]] = {}
+    peaks: dict[str, list[float]] = {}
+    features: dict[str, torch.Tensor] = {}
+
+    def run(precision: str, size: int) -> None:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            features[precision] = embedder.backbone(**inputs[size]).pooled.float()
+
+    for precision in PRECISIONS:
+        run(precision, sizes[0])  # warms up
+    for _ in range(rounds):
+        for precision, dtype in PRECISIONS.items():
+            matrix = torch.randn(side, side, device=device).to(dtype)
+            took = seconds(lambda matrix=matrix: matrix @ matrix, device)
+            peaks.setdefault(precision, []).append(2 * side**3 / took)
+            for size in sizes:
+                took = seconds(functools.partial(run, precision, size), device)
+                times.setdefault((precision, size), []).append(took)
+    rows = []
+    for (precision, size), took_s in times.items():
+        each = min(took_s) / size  # whatever else the machine does only adds
+        share = 2 * macs / each / max(peaks[precision])
+        rows.append({"precision": precision, "batch": size, "seconds": each, "share_of_peak": share})
+    difference = (features["bf16"] - features["fp32"]).abs().max() / features["fp32"].abs().max()
+    cosine = torch.nn.functional.cosine_similarity(features["bf16"], features["fp32"]).min()
+    return {
+        "gmacs": macs / 1e9,
+        "peak_gflops": {precision: max(found) / 1e9 for precision, found in peaks.items()},
+        "model": rows,
+        "bf16_difference": float(difference),
+        "bf16_cosine": float(cosine),
+    }
+
+
+def command_rows(clips: str, model: Path, out: Path, device: torch.device, count: int) -> list[dict[str, Any]]:
+    """Windows a second of the whole command by the clock, its start included, by workers and precision."""
+    command = [sys.executable, "-m", "hicmae", "embed", clips, "--model", str(model), "-o", str(out)]
+    rows = []
+    for workers in (1, 2) if device.type == "cpu" else (1, 2, 4, 8):
+        for precision in PRECISIONS:
+            more = ["--device", str(device), "--workers", str(workers), *(["--bf16"] if precision == "bf16" else [])]
+            out.unlink(missing_ok=True)
+            started = time.perf_counter()
+            subprocess.run([*command, *more], check=True, capture_output=True)
+            took = time.perf_counter() - started
+            rows.append({"workers": workers, "precision": precision, "seconds": took, "windows_per_s": count / took})
+    return rows
+
+
+def page(result: dict[str, Any]) -> str:
+    """The same as Markdown."""
+    clock = "processor time" if result["device"] == "cpu" else "the clock"
+    model = "\n".join(
+        f"| {row['precision']} | {row['batch']} | {row['seconds']:.4f} | {row['share_of_peak']:.0%} of "
+        f"{result['peak_gflops'][row['precision']]:.0f} GFLOP/s |"
+        for row in result["model"]
+    )
+    commands = "\n".join(
+        f"| {row['precision']} | {row['workers']} | {row['seconds']:.1f} | {row['windows_per_s']:.2f} |"
+        for row in result["commands"]
+    )
+    whole = f"""
+| the whole command, by the clock, its start included | workers | seconds | windows a second |
+|---|---|---|---|
+{commands}
+"""
+    return f"""# Speed of embedding
+
+`{result["command"]}`, {result["date"]}: {result["machine"]}, torch {result["torch"]}, a load of
+{result["load_average"]:.1f} at the end. The size {result["preset"]}, {result["gmacs"]:.1f} GMAC a window;
+{result["windows"]} windows of {result["clips"]} clips. Seconds are of {clock}, and of the fastest round.
+
+Before the model: {result["decoding_s"]:.4f} s a window for finding and decoding it, {result["inputs_s"]:.4f} s for the
+model's input.
+
+| the model alone | batch | seconds a window | share of the measured matrix peak |
+|---|---|---|---|
+{model}
+
+bfloat16 moves pooled features by {result["bf16_difference"]:.4f} of the largest at most, and their cosine to those of
+float32 is at least {result["bf16_cosine"]:.6f}; the model is untrained.
+{whole if commands else ""}"""
 
 
 def main() -> int:
-    """Print, as JSON, windows and seconds of processor time a window."""
+    """Print the page; with ``--out``, write it and its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("folder", type=Path, help="where clips and model go")
-    parser.add_argument("--clips", type=int, default=16)
+    parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--preset", default="base", help="size of the model")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--rounds", type=int, default=2, help="counted rounds of the model alone; the fastest is shown")
+    parser.add_argument("--no-commands", action="store_true", help="leave out whole commands, on a busy machine")
+    parser.add_argument("--out", type=Path, help="folder for embed.json and embed.md")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    device = torch.device(args.device)
     make_originals(args.folder / "clips", args.clips)
     clips = f"{args.folder}/clips/*.mp4"
     model = export_untrained(args.folder / args.preset, args.preset)
-    out = args.folder / "embed.parquet"
-
-    embedder = Embedder.load(model)
-    transform = BatchTransform(embedder.spec)
-    items = find_items([clips])
-    began = time.process_time()
-    batches = []
-    for item in items:
-        with read_windows(item, embedder.spec) as windows:
-            batches += list(batches_of(windows, embedder.settings.batch_size))
-    count = sum(map(len, batches))
-    decoding = (time.process_time() - began) / count
-    began = time.process_time()
-    inputs = [model_inputs(batch, transform) for batch in batches]
-    preparing = (time.process_time() - began) / count
-    began = time.process_time()
-    with torch.inference_mode():
-        for batch in inputs:
-            embedder.backbone(**batch)
-    alone = (time.process_time() - began) / count
-
-    command = [sys.executable, "-m", "hicmae", "embed", clips, "--model", str(model), "-o", str(out), "--workers"]
-    before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), {}
-    for workers in (1, 2):
-        out.unlink(missing_ok=True)
-        started = time.perf_counter()
-        subprocess.run([*command, str(workers)], check=True, capture_output=True)
-        wall[workers] = time.perf_counter() - started
-        if workers == 1:  # it does all the work itself
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    total = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / count
-    figures = {
-        "windows": count,
-        "decoding_s": decoding,
-        "inputs_s": preparing,
-        "model_alone_s": alone,
-        "command_s": total,
-        "windows_per_s_of_1_process": count / wall[1],
-        "windows_per_s_of_2_processes": count / wall[2],
+    embedder = Embedder.load(model, device=args.device)
+    before, windows = before_the_model(embedder, clips)
+    result = {
+        "command": f"python -m benchmarks.embed FOLDER {' '.join(sys.argv[2:])}".split(" --out")[0].strip(),
+        "date": str(date.today()),
+        "machine": torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"one core of {os.cpu_count()}, {platform.machine()}",
+        "device": device.type,
+        "torch": torch.__version__,
+        "preset": args.preset,
+        "clips": args.clips,
+        "windows": len(windows),
+        **before,
+        **model_rows(embedder, windows, args.rounds),
+        "commands": []
+        if args.no_commands
+        else command_rows(clips, model, args.folder / "embed.parquet", device, len(windows)),
         "load_average": os.getloadavg()[0],
     }
-    sys.stdout.write(json.dumps({name: round(value, 4) for name, value in figures.items()}, indent=2) + "\n")
+    sys.stdout.write(page(result))
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "embed.json").write_text(json.dumps(result, indent=2) + "\n")
+        (args.out / "embed.md").write_text(page(result))
     return 0
 
 

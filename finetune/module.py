@@ -50,8 +50,8 @@ class FinetuneModule(pl.LightningModule):
         labels: what is learnt: classes by label column (one column at most), ranges of dimensions by label column.
         init: backbone to start from: exported folder, ``.ckpt`` or reference file; empty: random weights. The test
             takes an exported recogniser, head and all.
-        preset: size of the model without ``init`` (micro, mini, tiny, small, base; base if empty); with it, only
-            checked.
+        preset: size of the model without ``init`` (micro, mini, tiny, small, base, large; base if empty); with it,
+            only checked.
         architecture: fields of ``ModelConfig`` that differ from the preset, e.g. ``{width: 96}``; with ``init``, only
             checked.
         input: timing of the input where it differs from that of ``init`` (without it, the paper's), in seconds:

@@ -91,11 +91,12 @@ class ModelConfig:
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
-        """A named size (``micro``, ``mini``, ``tiny``, ``small``, ``base``) with any field overridden.
+        """A named size (``micro``, ``mini``, ``tiny``, ``small``, ``base``, ``large``) with any field overridden.
 
         ``tiny``, ``small`` and ``base`` are the paper's; the decoder of ``tiny`` is not published and is ours.
         ``micro`` and ``mini`` are ours: the one trains on a laptop's processor, the other runs there in real time with
-        time to spare (docs/distillation.md).
+        time to spare (docs/distillation.md). ``large`` is ours too, beyond the paper: 299 M parameters in pre-training,
+        for several GPUs (docs/cluster.md).
         """
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
@@ -155,6 +156,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": dict(width=256, heads=4, decoder_width=128, decoder_heads=2),
     "small": dict(width=384, heads=6, decoder_width=192, decoder_heads=3),
     "base": dict(),
+    "large": dict(width=768, heads=12, depth=16, decoder_width=512, decoder_heads=8, taps=(5, 10, 15)),
 }
 
 

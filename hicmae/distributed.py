@@ -38,10 +38,10 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # Every rank's loss depends on this rank's features: sum their gradients, then take this rank's share.
-        total = gradient.contiguous()
-        dist.all_reduce(total)
-        return total[dist.get_rank()]
+        # Every rank's loss depends on this rank's features: sum their gradients, each rank those of its own features.
+        own = torch.empty_like(gradient[0], memory_format=torch.contiguous_format)
+        dist.reduce_scatter_tensor(own, gradient.contiguous())
+        return own
 
 
 def gather(local: Tensor) -> Tensor:

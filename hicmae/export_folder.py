@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,16 +30,18 @@ def replacing(directory: Path, format: str = "safetensors") -> Iterator[Path]:
     """A new folder to write files into, on the same file system; it becomes ``directory`` when the block ends.
 
     An older export of that format is gone then; files beside it that are not of the export stay (notes, ``.git``).
-    After an error everything is as it was.
+    After an error everything is as it was. Drafts of killed processes are removed by the next export to that place.
 
     Raises:
         ValueError: as ``refuse_foreign``.
     """
+    from hicmae.data.passing_folder import passing_folder  # systems without its locks can load exports all the same
+
     refuse_foreign(directory, format)
     place = directory.resolve()  # where it is a link, what it points to is replaced
     place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as name:
-        draft, old = Path(name) / place.name, Path(name) / "old" / place.name
+    with passing_folder(place.parent, f".{place.name}-", stays_with="old") as folder:
+        draft, old = folder / place.name, folder / "old" / place.name
         draft.mkdir()
         yield draft
         if not place.exists():

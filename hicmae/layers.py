@@ -24,7 +24,8 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(width, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps)
+        weight, bias = self.weight.float(), self.bias.float()  # sharding may have gathered them as bfloat16
+        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

@@ -251,3 +251,9 @@ def hicmae_small(pretrained: bool = False, folder: str | Path | None = None, **s
 def hicmae_base(pretrained: bool = False, folder: str | Path | None = None, **settings: Any) -> nn.Module:
     """The base video encoder; ``folder`` as for ``hicmae_micro``."""
     return _create("base", pretrained=pretrained, folder=folder, **settings)
+
+
+@register_model
+def hicmae_large(pretrained: bool = False, folder: str | Path | None = None, **settings: Any) -> nn.Module:
+    """The large video encoder; ``folder`` as for ``hicmae_micro``."""
+    return _create("large", pretrained=pretrained, folder=folder, **settings)

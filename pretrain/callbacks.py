@@ -12,11 +12,13 @@ from hicmae.checkpoint import save_export
 from hicmae.data.batch import ClipBatch
 from hicmae.figures.curves import draw_curves
 from hicmae.figures.reconstruction import draw_reconstruction
+from hicmae.pretraining import HiCMAE
 from hicmae.reconstruction import reconstruct
 from hicmae.speed import eagerly
 from hicmae.training.monitor import TrainingMonitor
 from hicmae.training.provenance import run_provenance
 from hicmae.training.run_directory import export_directory, run_directory
+from hicmae.training.sharding import whole_model
 from pretrain.module import PretrainModule
 
 logger = logging.getLogger(__name__)
@@ -38,30 +40,29 @@ class FinishPretraining(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Not at the end of training: that is when the last checkpoint is written, which is to come first.
         assert isinstance(pl_module, PretrainModule)
-        if not trainer.is_global_zero:
+        model = whole_model(pl_module.model, keep=trainer.is_global_zero)  # with all ranks, where each has a share
+        if model is None:
             return
         root = run_directory(trainer)
         monitor = next(c for c in trainer.callbacks if isinstance(c, TrainingMonitor))  # type: ignore[attr-defined]
         draw_curves(monitor.history, root / "figures" / "learning_curves.png", title=f"pre-training, {root.name}")
-        self._draw(trainer, pl_module)
+        self._draw(trainer, pl_module, model)
         provenance = run_provenance(trainer, job="pretrain", metrics=_losses_of(monitor))
         # Written last: it is the sign that the run is finished.
-        export = save_export(
-            export_directory(root), pl_module.model.backbone, spec=pl_module.spec, provenance=provenance
-        )
+        export = save_export(export_directory(root), model.backbone, spec=pl_module.spec, provenance=provenance)
         logger.info("exported the backbone to %s", export)
 
-    def _draw(self, trainer: Trainer, module: PretrainModule) -> None:
+    def _draw(self, trainer: Trainer, module: PretrainModule, model: HiCMAE) -> None:
         if self._batch is None:  # resumed a finished run
             return
         figures = run_directory(trainer) / "figures"
         batch = self._batch.first(_CLIPS_DRAWN).to(module.device)
-        module.model.eval()
+        model.eval()
         with torch.no_grad(), eagerly():
             video, log_mel = module.inputs(batch)
             assert batch.video_visible is not None
             assert batch.audio_visible is not None
-            shown = reconstruct(module.model, video, log_mel, batch.video_visible, batch.audio_visible)
+            shown = reconstruct(model, video, log_mel, batch.video_visible, batch.audio_visible)
         for clip, clip_id in enumerate(batch.clip_ids):
             title = f"{clip_id}, after {trainer.global_step} steps"
             draw_reconstruction(shown, figures / f"reconstruction_{clip}.png", clip=clip, title=title)

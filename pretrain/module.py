@@ -28,7 +28,7 @@ class PretrainModule(pl.LightningModule):
     """Pre-trains a HiCMAE (paper, section 4.2).
 
     Args:
-        preset: size of the model: micro, mini, tiny, small or base.
+        preset: size of the model: micro, mini, tiny, small, base or large.
         architecture: fields of ``ModelConfig`` that differ from the preset, e.g. ``{width: 96}``.
         objective: settings of the loss.
         optimizer: AdamW, learning rates per 256 clips and schedule.

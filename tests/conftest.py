@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 
+import pytest
 from hypothesis import settings
+
+from tests.alone import in_turn
 
 # The models of the tests are too small to gain from threads, and idle threads of several processes that wait for
 # each other cost minutes on a small machine. Spawned processes inherit this. It must be set before torch is imported.
@@ -14,3 +18,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("steady", derandomize=True)
 if not os.environ.get("HICMAE_FUZZ"):
     settings.load_profile("steady")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Tests of processes that run beside this one wait for those marked ``alone``, and the other way round."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    # Each process has a folder of its own in that of the run.
+    run = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
+    with in_turn(run, alone=item.get_closest_marker("alone") is not None):
+        return (yield)

@@ -81,7 +81,7 @@ def test_edges_that_are_valid(fields):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=r"unknown preset 'huge'; choose one of micro, mini, tiny, small, base"):
+    with pytest.raises(ValueError, match=r"unknown preset 'huge'; choose one of micro, mini, tiny, small, base, large"):
         ModelConfig.preset("huge")
     with pytest.raises(ValueError, match=r"unknown ModelConfig fields \['widht'\].*'width'"):
         ModelConfig.preset("base", widht=3)

@@ -127,6 +127,7 @@ def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(tempora
     for folder in (left, used, fresh):
         folder.mkdir()
         (folder / "face.mp4").write_bytes(b"x")
+        (folder / ".lock").touch()
     with hold_folder(used):
         for folder in (left, used):
             os.utime(folder, (time.time() - 3600,) * 2)

@@ -90,6 +90,7 @@ def test_what_fails_once_is_tried_again_and_told(
     assert "secret" not in record.getMessage()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [

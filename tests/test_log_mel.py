@@ -44,8 +44,12 @@ def test_golden() -> None:
     golden = load_file(GOLDENS / "log_mel.tensors.safetensors")
     found = log_mel(golden["waveform"], SPEC)
     assert found.shape == (1, 1, 256, 128)
-    worst = (found[0, 0] - golden["log_mel"]).abs().max() / golden["log_mel"].abs().max()
-    assert worst < 2e-6
+    largest = golden["log_mel"].abs().max()
+    worst = (found[0, 0] - golden["log_mel"]).abs().max() / largest
+    # The Fourier transform rounds otherwise on processors of another maker (AMD), where the faintest bands tell.
+    torchaudios = (_kaldi(golden["waveform"][0], SPEC) - golden["log_mel"]).abs().max() / largest
+    assert worst < 2e-6 + torchaudios
+    assert torchaudios < 1e-4
 
 
 @pytest.mark.parametrize("samples", [41_600, 40_960, 16_000, 400, 399])

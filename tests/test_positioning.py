@@ -79,6 +79,7 @@ def test_only_the_clips_of_the_next_batches_are_read(clip: ManifestSource, batch
     assert [f"clip{number}" for number in source.numbers_read] == [name for ids in whole[batch:] for name in ids]
 
 
+@pytest.mark.alone
 def test_going_on_among_a_million_clips_takes_no_longer_than_beginning(clip: ManifestSource) -> None:
     source = ManyClips(clip, shards=1000, clips_per_shard=1000)
     times_s: dict[int, list[float]] = {0: [], 249_000: []}

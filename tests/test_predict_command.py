@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from hicmae.backbone import Backbone
@@ -86,15 +87,18 @@ def test_tables_of_files_and_windows_name_what_failed_and_the_rest_goes_on(
     assert windows.groupby("name").size().tolist() == [2, 3, 1]
     means = windows.groupby("name")[columns].mean()
     np.testing.assert_allclose(means, rows[columns], atol=1e-6)
-    with (tmp_path / "new" / "out.failures.csv").open(encoding="utf-8") as file:
+    with (tmp_path / "new" / "out.csv.failures.csv").open(encoding="utf-8") as file:
         reasons = {Path(row["name"]).name: row["reason"] for row in csv.DictReader(file)}
     assert reasons == {"cut.mp4": "truncated", "silent.mp4": "no_audio_stream", "text.mp4": "unknown_format"}
-    assert sorted(file.name for file in out.parent.iterdir()) == ["out.csv", "out.failures.csv", "out.windows.csv"]
+    assert sorted(file.name for file in out.parent.iterdir()) == ["out.csv", "out.csv.failures.csv", "out.windows.csv"]
 
+    of_another_run = out.with_name("out.parquet.failures.csv")
+    of_another_run.touch()
     assert predict(model, files / "a.mp4", files / "b.mp4", "-o", out.with_suffix(".parquet")) == 0
     pd.testing.assert_frame_equal(pd.read_parquet(out.with_suffix(".parquet"))[columns], rows[columns][:2])
     assert len(pd.read_parquet(out.with_name("out.windows.parquet"))) == 5
-    assert not out.with_name("out.failures.csv").exists()  # it was of another run
+    assert not of_another_run.exists()
+    assert out.with_name("out.csv.failures.csv").exists()  # of the other table
 
 
 def test_json_on_stdout_is_all_there_is_on_stdout(
@@ -167,9 +171,47 @@ def test_what_other_processes_need_pickles_and_the_journal_knows_the_model(model
     job = PredictionJob(model=model, hop_s=0.5)
     assert pickle.loads(pickle.dumps(job.begin)).__self__ == job  # noqa: S301
     shutil.copytree(model, tmp_path / "copy")
-    assert PredictionJob(model=tmp_path / "copy", hop_s=0.5).settings() == job.settings()
+    assert PredictionJob(model=tmp_path / "copy", hop_s=0.5).settings(["cpu"]) == job.settings(["cpu"])
+    assert job.settings(["cuda:0"]) != job.settings(["cpu"])
     save_export(tmp_path / "copy", recognizer("video"), spec=SPEC, provenance={})
-    assert PredictionJob(model=tmp_path / "copy", hop_s=0.5).settings() != job.settings()
+    assert PredictionJob(model=tmp_path / "copy", hop_s=0.5).settings(["cpu"]) != job.settings(["cpu"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (("--bf16",), "bf16: False there, True now"),
+        (("--batch-size", "2"), "batch_size: 8 there, 2 now"),
+        (("--threads", "3"), "threads: 1 there, 3 now"),
+        ((), None),
+    ],
+    ids=["precision", "batch size", "threads", "nothing"],
+)
+def test_what_was_begun_otherwise_to_the_last_digit_is_not_gone_on_with(
+    model: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    changed: tuple[str, ...], told: str | None,
+) -> None:  # fmt: skip
+    good, out = [files / "c.mp4", files / "a.mp4"], tmp_path / "out.csv"
+    with monkeypatch.context() as now:
+        now.setattr(Predictor, "predict", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            predict(model, *good, "-o", out, "--threads", "1")
+    assert predict(model, *good, "-o", out, *(() if "--threads" in changed else ("--threads", "1")), *changed) == (
+        0 if told is None else 2
+    )
+    if told is not None:
+        assert f"an unfinished job with other settings ({told})" in capsys.readouterr().err
+
+
+def test_bfloat16_is_computed_and_said(model: Path, files: Path, tmp_path: Path) -> None:
+    outs = [tmp_path / name for name in ("fp32.parquet", "bf16.parquet")]
+    for out, options in zip(outs, ((), ("--bf16",)), strict=True):
+        assert predict(model, files / "a.mp4", "-o", out, *options) == 0
+    plain, rough = (pd.read_parquet(out).filter(like="_").drop(columns=["duration_s", "left_out"]) for out in outs)
+    difference = np.abs(plain.to_numpy(dtype=float) - rough.to_numpy(dtype=float)).max()
+    assert 1e-5 < difference < 0.05
+    said = [json.loads(pq.read_schema(out).metadata[b"hicmae"])["settings"] for out in outs]
+    assert [(about["bf16"], about["batch_size"]) for about in said] == [(False, 8), (True, 8)]
 
 
 def test_wrong_use_is_said_before_any_work(

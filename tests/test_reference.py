@@ -198,7 +198,7 @@ def test_finetune_parameter_count(preset, millions):
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
-@pytest.mark.parametrize(("preset", "millions"), [("small", 50.58), ("base", 99.61)])
+@pytest.mark.parametrize(("preset", "millions"), [("small", 50.58), ("base", 99.61), ("large", 299.22)])
 def test_pretraining_parameter_count(preset, millions):
     with torch.device("meta"):
         model = hicmae.HiCMAE(hicmae.ModelConfig.preset(preset))

@@ -208,6 +208,7 @@ def test_a_killed_download_leaves_the_cache_usable(origin: Origin) -> None:
     assert content(cache, origin.shards[0]) == origin.data[0]
 
 
+@pytest.mark.alone
 def test_who_waits_in_vain_says_for_whom(origin: Origin) -> None:
     origin.server.faults["shard-0.tar"].append("stall")
     process = origin.process(origin.cache(fetch=FetchSettings(stall_s=60)), [0])

@@ -1,4 +1,4 @@
-"""Clips to decode: synthetic talking faces, as files of a corpus come and as shards store them, in a temporary folder."""
+"""Clips to decode: synthetic talking faces, as the files of a corpus and as shards store them."""
 
 from __future__ import annotations
 

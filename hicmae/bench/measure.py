@@ -16,6 +16,8 @@ import torch
 
 MOST_ROUNDS = 200
 """Further rounds end here, whatever time a measurement was given."""
+GPU_SIZE, PROCESSOR_SIZE = 8192, 2048
+"""Rows and columns of the matrices: large enough that nothing but arithmetic counts."""
 
 
 def synchronize(device: torch.device) -> None:
@@ -31,8 +33,9 @@ def timed(
     device: torch.device,
     seconds: float = 0.0,
     warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Wall seconds of each step in each round, by name.
+    """Seconds of each step in each round, by name.
 
     Every round runs all steps once, beginning with another one each time. The device is waited for before and after.
 
@@ -42,6 +45,7 @@ def timed(
         device: where the steps compute.
         seconds: go on with further rounds until so much time has passed.
         warmup: rounds before that are not counted.
+        clock: gives seconds: of the wall, or ``time.process_time``, which stands still while others have the processor.
 
     Raises:
         ValueError: no round.
@@ -60,10 +64,10 @@ def timed(
             break
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            started = time.perf_counter()
+            started = clock()
             steps[name]()
             synchronize(device)
-            taken[name].append(time.perf_counter() - started)
+            taken[name].append(clock() - started)
     return taken
 
 
@@ -73,12 +77,11 @@ class MatrixProduct:
     Args:
         device: where it is computed.
         dtype: of both factors and the result.
-        size: rows and columns; large enough that nothing but arithmetic counts.
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, *, size: int | None = None) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         on_gpu = device.type == "cuda"
-        size = size or (8192 if on_gpu else 2048)
+        size = GPU_SIZE if on_gpu else PROCESSOR_SIZE
         self._repeats = 10 if on_gpu else 2
         self._factors = [torch.randn(size, size, device=device).to(dtype) for _ in range(2)]
         self._product = torch.empty(size, size, device=device, dtype=dtype)

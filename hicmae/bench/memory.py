@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -103,11 +102,9 @@ def _main(stage: str, settings: str, against: str | None = None) -> None:
     def build() -> Callable[[], object]:
         if against is None:
             return stage_step(stage, chosen, batch)
-        from hicmae.bench.versus import reference_steps
+        from hicmae.bench.versus import reference_step
 
-        steps: Any = reference_steps(against, stage, chosen, batch)
-        whole: Callable[[], object] = steps.whole
-        return whole
+        return reference_step(against, stage, chosen, batch)
 
     sys.stdout.write(f"{measure_growth(chosen.torch_device, build)}\n")
 

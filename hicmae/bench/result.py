@@ -31,7 +31,7 @@ class Row:
     clips: int
     """Clips a round."""
     seconds: tuple[float, ...]
-    """Wall seconds of each round."""
+    """Seconds of each round: of the processor's time where one thread does all the work, else of the wall's."""
     matrix_flops: tuple[float, ...]
     """FLOP/s of a large matrix product in the same rounds, on the same device and threads, in the model's precision."""
     flops_per_clip: int | None = None
@@ -147,6 +147,8 @@ class BenchResult:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             schema = values["schema"]
+        except FileNotFoundError:
+            raise ValueError(f"--baseline {path} is not there; measure one with --out FOLDER") from None
         except (ValueError, TypeError, KeyError):
             raise ValueError(f"{path} was not written by hicmae bench; give a bench.json") from None
         if schema != SCHEMA:
@@ -169,7 +171,7 @@ def this_machine(settings: BenchSettings) -> dict[str, Any]:
     if settings.on_gpu:
         device = torch.cuda.get_device_name(settings.torch_device)
     else:
-        device = f"{_processor()}"
+        device = _processor()
     return {"device": device, "type": settings.torch_device.type, "cores": len(os.sched_getaffinity(0))}
 
 

@@ -60,6 +60,11 @@ class BenchSettings:
         return self.torch_device.type == "cuda"
 
     @property
+    def one_thread(self) -> bool:
+        """Whether a single thread of the processor computes."""
+        return not self.on_gpu and self.threads == 1
+
+    @property
     def torch_device(self) -> torch.device:
         """``device``, for torch."""
         return torch.device(self.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,8 @@ from hicmae.bench.steps import flops_per_clip, stage_step
 from hicmae.data.plan import PlannedBatch
 
 _CPU = torch.device("cpu")
+LOADED = 64
+"""Clips that the loader gives in a round, at least."""
 
 
 def run_stage(stage: str, settings: BenchSettings, footage: Footage) -> list[Row]:
@@ -38,13 +41,23 @@ def run_stage(stage: str, settings: BenchSettings, footage: Footage) -> list[Row
 
 
 def _beside_matrices(
-    run: Callable[[], object], settings: BenchSettings, *, on: torch.device, dtype: torch.dtype
+    run: Callable[[], object],
+    settings: BenchSettings,
+    *,
+    on: torch.device,
+    dtype: torch.dtype,
+    alone: bool,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Seconds of ``run`` and FLOP/s of the matrix product in each round."""
+    """Seconds of ``run`` and FLOP/s of the matrix product in each round.
+
+    ``alone``: this thread does all of the work, so that processor time says what it took whatever else the machine did.
+    (Threads that wait for one another burn processor time too.)
+    """
     product = MatrixProduct(on, dtype)
     taken = timed(
         {"run": run, "matrix": product},
         rounds=settings.rounds, device=on, seconds=settings.seconds, warmup=settings.warmup,
+        clock=time.process_time if alone else time.perf_counter,
     )  # fmt: skip
     return tuple(taken["run"]), tuple(product.flops / seconds for seconds in taken["matrix"])
 
@@ -54,8 +67,9 @@ def _step(stage: str, settings: BenchSettings) -> Row:
     batch = SyntheticBatch.make(settings.config, settings.batch, device)
     has_model = stage in MODEL_STAGES
     seconds, matrix = _beside_matrices(
-        stage_step(stage, settings, batch), settings, on=device, dtype=dtype if has_model else torch.float32
-    )
+        stage_step(stage, settings, batch), settings, on=device, dtype=dtype if has_model else torch.float32,
+        alone=settings.one_thread,
+    )  # fmt: skip
     return Row(
         name=stage,
         clips=settings.batch,
@@ -90,13 +104,13 @@ def _decode(settings: BenchSettings, footage: Footage) -> Iterator[Row]:
                 pass
 
         with _one_thread():
-            seconds, matrix = _beside_matrices(run, settings, on=_CPU, dtype=torch.float32)
+            seconds, matrix = _beside_matrices(run, settings, on=_CPU, dtype=torch.float32, alone=True)
         yield Row(name=name, clips=DIFFERENT, seconds=seconds, matrix_flops=matrix)
 
 
 def _loader(settings: BenchSettings, footage: Footage) -> Row:
     """Whole epochs of the stream and nothing else, so that no batch is left over that the next round would find."""
-    batches = max(4 * max(1, settings.workers), -(-64 // settings.batch))
+    batches = max(4 * max(1, settings.workers), -(-LOADED // settings.batch))
     stream = footage.stream(workers=settings.workers, batches=batches)
 
     def run() -> None:
@@ -104,7 +118,8 @@ def _loader(settings: BenchSettings, footage: Footage) -> Row:
             pass
 
     try:
-        seconds, matrix = _beside_matrices(run, settings, on=_CPU, dtype=torch.float32)
+        alone = settings.workers == 0 and settings.one_thread
+        seconds, matrix = _beside_matrices(run, settings, on=_CPU, dtype=torch.float32, alone=alone)
     finally:
         stream.close()
     return Row(

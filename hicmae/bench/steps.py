@@ -43,7 +43,7 @@ class TrainingSteps:
     """Steps of one model with its optimiser.
 
     Args:
-        model: moved to the device, and sped up as the settings say.
+        model: on the device, and sped up as it is to be.
         loss: computes the loss of the batch, inside autocast.
         optimizer: recipe of the job.
         settings: device and precision.
@@ -63,7 +63,6 @@ class TrainingSteps:
         self.model = model
         self._loss = loss
         self._settings = settings
-        accelerate(model, settings)
         # 1,000 epochs of 1,000 steps: the schedule only has to go on for as long as the bench does
         self._optimizer, self._schedule = build_optimizer(
             model, optimizer, global_batch=settings.batch, steps_per_epoch=1000, epochs=1000.0, depth=depth,
@@ -112,6 +111,7 @@ def pretraining_steps(settings: BenchSettings, batch: SyntheticBatch, *, seed: i
     torch.manual_seed(seed)
     config = settings.config
     model = HiCMAE(config).to(settings.torch_device).train()
+    accelerate(model, settings)
     everywhere = torch.ones(len(batch), dtype=torch.bool, device=settings.torch_device)
 
     def loss() -> Tensor:
@@ -134,6 +134,7 @@ def finetuning_steps(settings: BenchSettings, batch: SyntheticBatch, *, seed: in
     config = settings.config
     recognizer = EmotionRecognizer(Backbone(config, drop_path=0.1), categorical(CLASSES), init_scale=1e-3)
     recognizer.to(settings.torch_device).train()
+    accelerate(recognizer, settings)
 
     def loss() -> Tensor:
         logits = recognizer(batch.video, batch.log_mel).logits

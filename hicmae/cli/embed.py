@@ -26,13 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                          help="from one window to the next (default: side by side)")  # fmt: skip
     windows.add_argument("--middle", action="store_true", help="only the window in the middle of each file")
     parser.add_argument("--workers", type=int, metavar="N",
-                        help="processes (default: one a CUDA device, or one a core and at most 8)")  # fmt: skip
+                        help="processes (default: one a core, at most 8, and 4 a CUDA device)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, metavar="N",
                         help="of each process, on processors; more serve few, long files")  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=8, metavar="N",
                         help="windows of a file that go through the model together")  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (all of them), cuda:1, ...")
-    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster on GPUs, two digits fewer")
+    parser.add_argument("--bf16", action="store_true",
+                        help="compute in bfloat16: faster where the device has it, two digits fewer")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:

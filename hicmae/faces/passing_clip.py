@@ -3,9 +3,7 @@ system for temporary files."""
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,14 +11,13 @@ from pathlib import Path
 
 import av.error
 
-from hicmae.data.file_lock import hold_folder, hold_lock_if_free
+from hicmae.data.passing_folder import passing_folder
 from hicmae.faces.face_clip import FACE_SIZE, write_square
 from hicmae.faces.tracker import FaceNotFoundError, FaceTrack, FaceTracker
 from hicmae.media.clip import DecodeError
 from hicmae.media.large_file import MediaData
 
 _PREFIX = "hicmae-faces-"
-_FRESH_S = 5.0  # a folder this young may belong to a process that has not locked it yet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,40 +59,23 @@ def passing_face_clip(
     Raises:
         DecodeError: the file cannot be decoded, or no frame shows a face (``no_face``).
     """
-    _remove_left_behind()
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    try:
-        with hold_folder(folder):
-            out, patient = folder / "face.mp4", replace(tracker, min_share=1e-9)
-            try:
-                track = write_square(
-                    video, audio, patient, out, span_s=span_s, square=square, size=size, region=None, name=name
-                )  # fmt: skip
-            except FaceNotFoundError as error:
-                raise DecodeError(
-                    name,
-                    FaceNotFoundError.reason,
-                    f"no face in any of the {error.looked} frames looked at",
-                    "drop it; or do not look for faces, if the whole picture is one",
-                ) from None
-            except av.error.FFmpegError as error:
-                if isinstance(error, MemoryError):
-                    raise  # of the machine, and not of the clip
-                raise DecodeError(
-                    name, "encode_failed", f"its face cannot be encoded: {error!r}", "look at the file"
-                ) from error  # fmt: skip
-            yield PassingClip(path=out, start_s=float(track.times_s[0]), track=track)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_left_behind() -> None:
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    with passing_folder(Path(tempfile.gettempdir()), _PREFIX) as folder:
+        out, patient = folder / "face.mp4", replace(tracker, min_share=1e-9)
         try:
-            if time.time() - folder.stat().st_mtime < _FRESH_S:
-                continue
-            with hold_lock_if_free(folder / ".lock") as lock:
-                if lock is not None:
-                    shutil.rmtree(folder, ignore_errors=True)
-        except OSError:
-            continue  # another user's, or just removed by another process
+            track = write_square(
+                video, audio, patient, out, span_s=span_s, square=square, size=size, region=None, name=name
+            )  # fmt: skip
+        except FaceNotFoundError as error:
+            raise DecodeError(
+                name,
+                FaceNotFoundError.reason,
+                f"no face in any of the {error.looked} frames looked at",
+                "drop it; or do not look for faces, if the whole picture is one",
+            ) from None
+        except av.error.FFmpegError as error:
+            if isinstance(error, MemoryError):
+                raise  # of the machine, and not of the clip
+            raise DecodeError(
+                name, "encode_failed", f"its face cannot be encoded: {error!r}", "look at the file"
+            ) from error  # fmt: skip
+        yield PassingClip(path=out, start_s=float(track.times_s[0]), track=track)

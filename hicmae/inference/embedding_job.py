@@ -19,6 +19,7 @@ import torch
 from hicmae import __version__
 from hicmae.checkpoint import Export, read_export
 from hicmae.data.remembered import differences_of
+from hicmae.inference.devices import kinds_of
 from hicmae.inference.embedder import Embedder, EmbedSettings
 from hicmae.inference.embedding_files import (
     SUFFIXES,
@@ -30,7 +31,7 @@ from hicmae.inference.embedding_files import (
 )
 from hicmae.inference.items import MediaItem
 from hicmae.inference.job import Listener, OnWindows, Work, run_job
-from hicmae.inference.journal import FileFailure, Journal, Parts, open_journal, remove_journal
+from hicmae.inference.journal import FileFailure, Journal, Parts, failures_path, open_journal, remove_journal
 
 SCHEMA = 1
 """Of the tables; raised when columns change their meaning."""
@@ -97,12 +98,12 @@ def embed_files(
         "files": _digest(items),
     }  # fmt: skip
     about = json.loads(json.dumps(about))
-    failures_file = out.with_suffix(".failures.csv")
+    failures_file = failures_path(out)
     if out.exists():
         finished = _finished(out, about, failures_file)
         remove_journal(out)  # killed after the last step but one
         return finished
-    with open_journal(out, {"command": "embed", **decides}) as journal:
+    with open_journal(out, {"command": "embed", **decides, "device": kinds_of(devices)}) as journal:
         begin = functools.partial(begin_embedding, model, settings, threads, journal.folder)
         report = run_job(journal, items, begin, devices=devices, listener=listener)
         _write_failures(failures_file, report.failures)

@@ -105,6 +105,11 @@ def journal_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.journal")
 
 
+def failures_path(out: Path) -> Path:
+    """The table of files of which nothing came, beside ``out``: its own, whatever else has the same stem."""
+    return out.with_name(f"{out.name}.failures.csv")
+
+
 @contextmanager
 def open_journal(out: Path, settings: Mapping[str, Any]) -> Iterator[Journal]:
     """Hold the journal of the job that writes ``out``; remove it (``remove_journal``) once ``out`` is there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,7 +15,7 @@ from pyarrow import parquet
 
 from hicmae import __version__
 from hicmae.heads import Targets
-from hicmae.inference.journal import FileFailure
+from hicmae.inference.journal import FileFailure, failures_path
 from hicmae.inference.prediction_dicts import SCHEMA, file_row, prediction_to_dict, window_rows
 from hicmae.inference.results import FilePrediction
 
@@ -32,11 +33,6 @@ About = dict[str, Any]
 def windows_path(out: Path) -> Path:
     """The table of windows beside a table of files."""
     return out.with_name(f"{out.stem}.windows{out.suffix}")
-
-
-def failures_path(out: Path) -> Path:
-    """The table of files of which nothing came, beside a table of files."""
-    return out.with_name(f"{out.stem}.failures.csv")
 
 
 def check_replaceable(out: Path) -> None:
@@ -71,7 +67,7 @@ def write_predictions(
         predictions: read once.
         failures: of the other files.
         targets: what was predicted, also where all files failed.
-        about: goes into JSON.
+        about: goes into JSON, and into the metadata of Parquet as ``hicmae``.
 
     Returns:
         What was written.
@@ -81,7 +77,7 @@ def write_predictions(
         with _replacing(out) as draft, draft.open("w", encoding="utf-8") as file:
             write_json_predictions(file, predictions, failures, about=about)
         return [out]
-    open_table = _open_csv if out.suffix == ".csv" else _open_parquet
+    open_table = _open_csv if out.suffix == ".csv" else functools.partial(_open_parquet, about=about)
     with ExitStack() as stack:
         tables = [
             stack.enter_context(open_table(stack.enter_context(_replacing(path)), _columns(kind, targets)))
@@ -128,9 +124,10 @@ def _open_csv(path: Path, columns: dict[str, type]) -> Iterator[AddRows]:
 
 
 @contextmanager
-def _open_parquet(path: Path, columns: dict[str, type]) -> Iterator[AddRows]:
+def _open_parquet(path: Path, columns: dict[str, type], *, about: About) -> Iterator[AddRows]:
     kinds = {str: pa.string(), float: pa.float64(), int: pa.int64()}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    said = json.dumps({"schema": SCHEMA, "hicmae": __version__, **about})
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()], metadata={"hicmae": said})
     waiting: list[dict[str, Any]] = []
     with parquet.ParquetWriter(path, schema) as writer:
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 
 from hicmae.checkpoint import load_recognizer, read_export
 from hicmae.heads import Targets
+from hicmae.inference.devices import kinds_of
 from hicmae.inference.face_windows import check_faces
 from hicmae.inference.items import MediaItem
 from hicmae.inference.job import OnWindows, Work
@@ -33,6 +34,7 @@ class PredictionJob:
     faces: bool = False
     missing: Missing = "fail"
     batch_size: int = 8
+    bf16: bool = False
     """As for ``Predictor``."""
     threads: int | None = None
     """Of each process; None leaves PyTorch its own number."""
@@ -53,14 +55,19 @@ class PredictionJob:
             check_faces(read_export(self.model).modalities)
         return targets
 
-    def settings(self) -> dict[str, Any]:
-        """What decides the results, besides the files: of the model what is in it, wherever it lies."""
+    def settings(self, devices: Sequence[str]) -> dict[str, Any]:
+        """What decides the results, to the last digit, besides the files: of the model what is in it, wherever it lies.
+
+        Args:
+            devices: of the processes.
+        """
         # config.json holds the hash of the weights.
         digest = hashlib.sha256((self.model / "config.json").read_bytes()).hexdigest()
-        return {"job": "predict", "model_sha256": digest, **self._windows()}
+        machine = {"threads": self.threads or torch.get_num_threads(), "device": kinds_of(devices)}
+        return {"job": "predict", "model_sha256": digest, **self._asked(), **machine}
 
-    def _windows(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("hop_s", "segments", "faces", "missing")}
+    def _asked(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("hop_s", "segments", "faces", "missing", "batch_size", "bf16")}
 
     def about(self, targets: Targets) -> dict[str, Any]:
         """What JSON says of the model and of how it was asked."""
@@ -72,7 +79,7 @@ class PredictionJob:
             "dimensions": list(targets.dimensions),
             "window_s": export.spec.window_seconds,
         }
-        return {"model": model, "settings": self._windows(), "calibrated": False}
+        return {"model": model, "settings": self._asked(), "calibrated": False}
 
     def begin(self, device: str, *, on_window: Callable[[WindowPrediction], None] | None = None) -> Work:
         """Load the model; what is then made of a file is its prediction as JSON, and its picture.
@@ -85,7 +92,7 @@ class PredictionJob:
             torch.set_num_threads(self.threads)
         predictor = Predictor.load(
             self.model, device=device, hop_s=self.hop_s, segments=self.segments, faces=self.faces,
-            missing=self.missing, batch_size=self.batch_size,
+            missing=self.missing, batch_size=self.batch_size, bf16=self.bf16,
         )  # fmt: skip
 
         def work(item: MediaItem, on_windows: OnWindows) -> bytes:

@@ -76,6 +76,7 @@ class Predictor:
         faces: bool = False,
         missing: Missing = "fail",
         batch_size: int = 8,
+        bf16: bool = False,
     ) -> None:
         """Args:
         model: the recogniser; it is moved to ``device``.
@@ -86,7 +87,8 @@ class Predictor:
         segments: instead, so many windows spread evenly over each file, as ``python -m finetune test`` takes 2.
         faces: follow the face through each file, as ``hicmae faces`` does, instead of taking the whole picture.
         missing: what to do where picture or sound is missing.
-        batch_size: windows that go through the model together.
+        batch_size: windows of a file that go through the model together; the last digits depend on it.
+        bf16: compute in bfloat16 where PyTorch's autocast does; what comes is float32 all the same.
 
         Raises:
             ValueError: an option that is out of range, or ``faces`` for a recogniser that does not look, or without
@@ -110,6 +112,7 @@ class Predictor:
         self.faces = faces
         self.missing: Missing = missing
         self.batch_size = batch_size
+        self.bf16 = bf16
         self._transform = BatchTransform(spec).to(self.device)
 
     @classmethod
@@ -123,6 +126,7 @@ class Predictor:
         faces: bool = False,
         missing: Missing = "fail",
         batch_size: int = 8,
+        bf16: bool = False,
     ) -> Self:
         """The recogniser of an exported folder; arguments as for the class.
 
@@ -132,7 +136,7 @@ class Predictor:
         model, transform = load_recognizer(directory)
         return cls(
             model, transform.spec, name=model_name(directory), device=device, hop_s=hop_s,
-            segments=segments, faces=faces, missing=missing, batch_size=batch_size,
+            segments=segments, faces=faces, missing=missing, batch_size=batch_size, bf16=bf16,
         )  # fmt: skip
 
     @property
@@ -279,7 +283,8 @@ class Predictor:
     @torch.inference_mode()
     def _recognise(self, windows: list[ClipWindow]) -> list[WindowPrediction]:
         inputs = model_inputs([self._filled(window) for window in windows], self._transform)
-        output = self.model(**inputs)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            output = self.model(**inputs)
         probabilities = None if output.logits is None else output.logits.float().softmax(dim=1).cpu().numpy()
         values = None if output.values is None else output.values.float().cpu().numpy()
         if not all(np.isfinite(numbers).all() for numbers in (probabilities, values) if numbers is not None):

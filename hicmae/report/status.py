@@ -87,7 +87,9 @@ def _steps(run: Run) -> str:
 def _why(reason: str) -> str:
     name, _, message = reason.partition(": ")
     if name == "StopRequestedError":
-        return "A signal asked it to stop (SIGTERM); a checkpoint was written, and --ckpt_path auto goes on from it."
+        return (
+            "A signal (SIGTERM, SIGUSR1) asked it to stop; it saved a checkpoint, and --ckpt_path auto goes on from it."
+        )
     if name == "KeyboardInterrupt":
         return "It was interrupted by hand."
     return f"It ended with {name}" + (f": {message}." if message else ".")

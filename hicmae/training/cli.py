@@ -24,6 +24,7 @@ from hicmae.training.attention_report import AttentionReport
 from hicmae.training.checkpoint_io import AtomicCheckpointIO, CheckpointNotWrittenError
 from hicmae.training.data_report import DataReport
 from hicmae.training.epoch_length import EpochLength
+from hicmae.training.launching import cluster_plugins, settle_ddp
 from hicmae.training.memory import MemoryAdvice
 from hicmae.training.monitor import TrainingMonitor
 from hicmae.training.precision import usable_precision
@@ -89,8 +90,11 @@ class JobCLI(LightningCLI):
         plugins = config.trainer.plugins or []
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
-        return super().instantiate_trainer(**kwargs)
+            plugins.append(AtomicCheckpointIO())
+        kwargs["plugins"] = [*plugins, *cluster_plugins(plugins)]
+        trainer = super().instantiate_trainer(**kwargs)
+        settle_ddp(trainer.strategy)
+        return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         arguments: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hicmae.data.batch import ClipBatch
 from hicmae.data.seen import Seen
+from hicmae.training.sharding import joint_norm
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class TrainingMonitor(Callback):
     ) -> None:
         if self._due(trainer, step=trainer.global_step + 1):
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            self._grad_norm = torch.nn.utils.get_total_norm(gradients)
+            self._grad_norm = joint_norm(gradients)
             if trainer.scaler is not None:  # float16: the loss was scaled, and with it the gradients
                 self._grad_norm = self._grad_norm / trainer.scaler.scale(torch.ones_like(self._grad_norm))
             self._lr = max(group["lr"] for group in optimizer.param_groups)  # the schedule moves on right after

@@ -37,7 +37,7 @@ class ResumePoints(Checkpoint):
     """Writes ``checkpoints/stepNNNNNNNN.ckpt`` and lets ``checkpoints/last.ckpt`` point to the newest.
 
     One is taken every so many optimiser steps or at the end of every epoch, one when training ends for any reason, and
-    one after a SIGTERM.
+    one after a SIGTERM or SIGUSR1.
 
     A point is taken *between* two batches, when everything that follows the first (optimiser step, validation, the end
     of the epoch, the choice of the best checkpoint) is done, and never within a window of accumulated gradients. It
@@ -96,7 +96,7 @@ class ResumePoints(Checkpoint):
                 path = last_checkpoint(trainer)
                 logger.warning("stopped by a signal at step %d; saved %s; go on with --ckpt_path auto",
                                trainer.global_step, path)  # fmt: skip
-                raise StopRequestedError
+                raise StopRequestedError(stop)
         self._steps_before = trainer.global_step
 
     def on_train_batch_end(

@@ -1,8 +1,8 @@
 """Stopping together: a loss that is not finite, or a signal, ends all ranks at the same step.
 
-After every batch two flags (not finite; stop requested) are combined over ranks. On a GPU they are read one batch
-late, so that the host never waits for the running step; before a checkpoint is written all are read, so that none
-holds broken weights.
+After every batch two flags (not finite; the signal that asked to stop) are combined over ranks. On a GPU they are read
+one batch late, so that the host never waits for the running step; before a checkpoint is written all are read, so that
+none holds broken weights.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from torch import Tensor
 from hicmae.data.batch import ClipBatch
 from hicmae.training.run_directory import run_directory
 
+_STOP = (signal.SIGTERM, signal.SIGUSR1)
+"""What asks a job to stop: clusters send either before a job's time is up. The higher number, SIGTERM's, prevails."""
+
 
 class NonFiniteLossError(RuntimeError):
     """The loss of some rank was NaN or infinite."""
 
 
 class StopRequestedError(SystemExit):
-    """A signal asked the job to stop; a checkpoint was written. The exit status is 143, as after SIGTERM."""
+    """A signal asked the job to stop; a checkpoint was written. The exit status is 128 and the signal's number."""
 
-    def __init__(self) -> None:
-        super().__init__(143)
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
 
 
 @dataclass
@@ -45,33 +48,34 @@ class _Pending:
 
 
 class StepStatus(Callback):
-    """Ends all ranks at the same step after a non-finite loss or a SIGTERM.
+    """Ends all ranks at the same step after a non-finite loss, a SIGTERM or a SIGUSR1.
 
     A non-finite loss leaves ``nonfinite/step_N_rank_R.json`` (clip ids, epoch, batch, seed, losses) in the run
-    directory and raises ``NonFiniteLossError``. After a SIGTERM to any rank, ``ResumePoints`` saves as soon as an
+    directory and raises ``NonFiniteLossError``. After a signal to any rank, ``ResumePoints`` saves as soon as an
     optimiser step is complete and raises ``StopRequestedError``; start again with ``--ckpt_path auto``.
     """
 
     def __init__(self) -> None:
-        self.stop_agreed = False
-        """Some rank was asked to stop, and every rank knows."""
-        self._stop_requested = False
+        self.stop_agreed = 0
+        """Number of the signal by which some rank was asked to stop, once every rank knows; 0: none."""
+        self._stop_requested = 0
         self._pending: deque[_Pending] = deque()
-        self._previous_handler: Any = None
+        self._previous_handlers: dict[int, Any] = {}
 
     # ------------------------------------------------------------ signals
 
     def _request_stop(self, signum: int, frame: FrameType | None) -> None:
         # Only a flag: collectives and file writes do not belong in a signal handler.
-        self._stop_requested = True
+        self._stop_requested = max(self._stop_requested, signum)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._previous_handler = signal.signal(signal.SIGTERM, self._request_stop)
+        for number in _STOP:
+            self._previous_handlers[number] = signal.signal(number, self._request_stop)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGTERM, self._previous_handler)
-            self._previous_handler = None
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        self._previous_handlers = {}
 
     # ------------------------------------------------------------ flags
 
@@ -79,8 +83,8 @@ class StepStatus(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
     ) -> None:
         loss = outputs["loss"].detach()
-        flags = torch.stack([~torch.isfinite(loss), torch.full_like(loss, self._stop_requested, dtype=torch.bool)])
-        flags = flags.to(torch.uint8)
+        nonfinite = (~torch.isfinite(loss)).to(torch.uint8)
+        flags = torch.stack([nonfinite, torch.full_like(nonfinite, self._stop_requested)])
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         ready = None
@@ -109,7 +113,7 @@ class StepStatus(Callback):
             if pending.ready is not None:
                 pending.ready.synchronize()
             nonfinite, stop_here = pending.flags.tolist()
-            self.stop_agreed = self.stop_agreed or bool(stop_here)
+            self.stop_agreed = max(self.stop_agreed, stop_here)
             if nonfinite:
                 self._pending.clear()
                 self._report(trainer, pending)

@@ -1,0 +1,98 @@
+"""Our training steps beside those of the authors' code, in turns in one process, on the same batch and weights."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from hicmae.bench.batch import SyntheticBatch
+from hicmae.bench.measure import timed
+from hicmae.bench.memory import peak_memory
+from hicmae.bench.result import Versus
+from hicmae.bench.settings import BenchSettings
+from hicmae.bench.steps import accelerate
+
+TRAINING = ("pretrain", "finetune")
+"""Stages that the reference has too."""
+
+
+def check_reference(path: str, settings: BenchSettings) -> None:
+    """Import the checkout, so that a wrong path is an error before anything is measured.
+
+    Raises:
+        ValueError: says what was looked for and not found; or a precision that is not compared.
+    """
+    usual = "bf16" if settings.on_gpu else "fp32"
+    if settings.precision != usual:
+        raise ValueError(
+            f"--precision {settings.precision} with --against: on this device ours is compared in {usual}"
+        )  # fmt: skip
+    _reference(path, settings)
+
+
+def versus(path: str, stage: str, settings: BenchSettings) -> list[Versus]:
+    """The whole step, and forward and backward alone.
+
+    Args:
+        path: folder of the reference.
+        stage: pretrain or finetune.
+        settings: of our step.
+
+    Raises:
+        ValueError: no such stage; the two do not compute the same loss.
+    """
+    pairs = _load("reference_pair")
+    make = {"pretrain": pairs.pretraining_pair, "finetune": pairs.finetuning_pair}
+
+    def prepare(model: nn.Module) -> None:
+        accelerate(model, settings)
+
+    pair: Any = make[stage](_reference(path, settings), settings.batch, prepare=prepare)
+    steps: dict[str, Callable[[], object]] = {
+        "ours, whole": pair.ours.whole,
+        "theirs, whole": pair.theirs.whole,
+        "ours, part": pair.ours.forward_backward,
+        "theirs, part": pair.theirs.forward_backward,
+    }
+    taken = timed(
+        steps, rounds=settings.rounds, device=settings.torch_device, seconds=settings.seconds, warmup=settings.warmup
+    )
+    return [
+        Versus(
+            name=f"{stage}, whole step",
+            ours_seconds=tuple(taken["ours, whole"]),
+            theirs_seconds=tuple(taken["theirs, whole"]),
+            ours_peak_bytes=peak_memory(stage, settings),
+            theirs_peak_bytes=peak_memory(stage, settings, against=path),
+        ),
+        Versus(
+            name=f"{stage}, forward and backward",
+            ours_seconds=tuple(taken["ours, part"]),
+            theirs_seconds=tuple(taken["theirs, part"]),
+        ),
+    ]
+
+
+def reference_step(path: str, stage: str, settings: BenchSettings, batch: SyntheticBatch) -> Callable[[], object]:
+    """The reference's whole step alone, for its memory."""
+    pairs, reference = _load("reference_pair"), _reference(path, settings)
+    if stage == "pretrain":
+        step = reference.pretraining_step(pairs.our_pretraining(settings.config, settings.torch_device), batch)
+    else:
+        step = reference.finetuning_step(pairs.our_recognizer(settings.config, settings.torch_device), batch)
+    whole: Callable[[], object] = step.whole
+    return whole
+
+
+def _load(module: str) -> Any:
+    """What knows the reference is imported only where it is asked for: it changes imports while it runs."""
+    return importlib.import_module(f"hicmae.bench.{module}")
+
+
+def _reference(path: str, settings: BenchSettings) -> Any:
+    torch.set_num_threads(settings.threads)
+    return _load("reference").Reference.at(path, settings.preset, settings.torch_device)
