@@ -219,7 +219,7 @@ def bounds(drifts: Sequence[Curves]) -> Curves:
     return found
 
 
-def report(curves: dict[str, Curves], seconds: dict[str, float]) -> tuple[list[dict[str, object]], dict[str, Curves]]:
+def report(curves: dict[str, Curves]) -> tuple[list[dict[str, object]], dict[str, Curves]]:
     """A row for each way: its largest drift, and its drift over its bound where that is largest; and the bounds."""
     plain = curves[PLAIN.name]
     allowed = {
@@ -233,8 +233,7 @@ def report(curves: dict[str, Curves], seconds: dict[str, float]) -> tuple[list[d
         found, bound = drift(curves[way.name], plain), allowed[way.precision]
         share = {name: max(d / b for d, b in zip(found[name], bound[name], strict=True)) for name in LOSSES}
         largest = {name: max(found[name]) for name in LOSSES}
-        seconds_ = round(seconds[way.name], 1)
-        rows.append({"way": way.name, "drift": largest, "of_bound": max(share.values()), "seconds": seconds_})
+        rows.append({"way": way.name, "drift": largest, "of_bound": max(share.values())})
     return rows, allowed
 
 
@@ -286,15 +285,14 @@ def main() -> int:
     parser.add_argument("--without-compile", action="store_true", help="leave out the ways that are compiled")
     args = parser.parse_args()
     curves: dict[str, Curves] = {}
-    seconds: dict[str, float] = {}
     for way in sorted([PLAIN, *NUDGED, *WAYS], key=lambda way: -way.processes):
         if args.without_compile and way.compile != "off":
             continue
         started = time.perf_counter()
         curves[way.name] = run(way, args.steps)
-        seconds[way.name] = time.perf_counter() - started
-        sys.stderr.write(f"{way.name}: {seconds[way.name]:.1f} s, last loss {curves[way.name]['loss'][-1]:.6f}\n")
-    rows, allowed = report(curves, seconds)
+        spent = time.perf_counter() - started
+        sys.stderr.write(f"{way.name}: {spent:.1f} s, last loss {curves[way.name]['loss'][-1]:.6f}\n")
+    rows, allowed = report(curves)
     args.out.mkdir(parents=True, exist_ok=True)
     draw(curves, allowed, args.out / "loss_curves.png")
     result = {

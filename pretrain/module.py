@@ -98,7 +98,7 @@ class PretrainModule(pl.LightningModule):
             return
         asked = f"model.micro_batch_size={self.micro_batch_size}"
         strategy = self.trainer.strategy
-        if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        if type(strategy) not in (SingleDeviceStrategy, DDPStrategy):  # a kind of these may shard gradients
             raise ValueError(
                 f"{asked} needs one device or the strategy ddp, not {type(strategy).__name__}: gradients of the parts "
                 "are taken past the hooks that share them out. Use ddp, or a smaller data.batch_size instead"

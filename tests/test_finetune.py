@@ -391,9 +391,8 @@ def test_a_compiled_step_computes_the_same_and_evaluations_compile_nothing(monke
         tuned.eval()
         with torch.no_grad():
             tuned.validation_step(batch(3), 0)
-        assert (
-            torch._dynamo.utils.counters["stats"]["unique_graphs"] == 5
-        )  # blocks by length, with or without drop path
+        made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        assert made == 3, "a graph for each of: a block without drop path, one with it, a cross block"
     torch._dynamo.reset()
 
 

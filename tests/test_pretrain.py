@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 import torch._dynamo.utils
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 import hicmae
 from hicmae.checkpoint import read_backbone, read_export, read_provenance
@@ -28,6 +28,7 @@ from hicmae.data.shard_source import ShardSource
 from hicmae.data.shard_writer import write_shards
 from hicmae.pretraining import HiCMAE
 from hicmae.speed import accelerate
+from hicmae.training.sharding import ShardedStrategy
 from pretrain.__main__ import main
 from pretrain.data import PretrainData
 from pretrain.module import PretrainModule
@@ -342,6 +343,7 @@ def in_parts_of(clips: int, strategy: Strategy, precision: str = "bf16-mixed") -
     ("strategy", "precision", "message"),
     [
         (FSDPStrategy(), "bf16-mixed", "micro_batch_size=2 needs one device or the strategy ddp, not FSDPStrategy"),
+        (ShardedStrategy(), "bf16-mixed", "not ShardedStrategy"),
         (DDPStrategy(), "16-mixed", "does not work with trainer.precision=16-mixed"),
     ],
 )
