@@ -26,9 +26,8 @@ def launches() -> dict[str, list[str]]:
     batch = re.search(r"python -m (pretrain fit .*)", script.replace("\\\n", ""))
     extra = re.search(r"sbatch --nodes 4 configs/slurm/pretrain.sbatch (.*)", PAGE)
     torchrun = re.search(r"^torchrun .* -m (pretrain fit .*)$", PAGE, flags=re.MULTILINE)
-    large = re.search(
-        r"^#\s+torchrun .* -m (pretrain fit .*)$", (ROOT / "configs/pretrain/large.yaml").read_text(), re.M
-    )
+    comment = (ROOT / "configs" / "pretrain" / "large.yaml").read_text()
+    large = re.search(r"^#\s+torchrun .* -m (pretrain fit .*)$", comment, flags=re.MULTILINE)
     assert batch and extra and torchrun and large  # noqa: PT018
     line = re.sub(r"\$(SLURM_\w+)", lambda name: SLURM[name[1]], batch[1]).replace('"$@"', extra[1])
     for name, text in (("sbatch", line), ("torchrun", torchrun[1]), ("large.yaml", large[1])):
