@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -59,8 +60,9 @@ def versus(path: str, stage: str, settings: BenchSettings) -> list[Versus]:
         "theirs, part": pair.theirs.forward_backward,
     }
     taken = timed(
-        steps, rounds=settings.rounds, device=settings.torch_device, seconds=settings.seconds, warmup=settings.warmup
-    )
+        steps, rounds=settings.rounds, device=settings.torch_device, seconds=settings.seconds, warmup=settings.warmup,
+        clock=time.process_time if settings.one_thread else time.perf_counter,
+    )  # fmt: skip
     del pair, steps
     give_back()
     return [
