@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,11 @@ def measure(stage: str, settings: BenchSettings, *, flops: float, bytes_per_s: f
     for variant in chosen:
         with variant.applied(steps, batch):
             kept[variant.name] = kept_bytes(steps)
-    taken = timed(runs, rounds=settings.rounds, device=device, seconds=settings.seconds, warmup=2 * settings.on_gpu)
+    taken = timed(
+        runs, rounds=settings.rounds, device=device, seconds=settings.seconds, warmup=2 * settings.on_gpu,
+        # Other processes do not count, where one thread does all the work.
+        clock=time.process_time if settings.one_thread else time.perf_counter,
+    )  # fmt: skip
     costs = {variant.name: variant.cost(settings.config, batch) for variant in chosen}
     kinds = {variant.name: variant.kind for variant in chosen}
     return rows(

@@ -44,7 +44,9 @@ def _decoder(config: ModelConfig, visible: int, decoded: int, patch_values: int)
     tokens = visible + decoded
     from_encoder = (1 + skips) * visible * config.width * width
     blocks = _block(tokens, width, ratio) + skips * _cross_block(tokens, visible, width, ratio)
-    return from_encoder + blocks + decoded * width * patch_values
+    # The last block has neither queries nor anything after them for the visible tokens.
+    unread = visible * (2 * width**2 + 2 * tokens * width + 2 * width * int(width * ratio))
+    return from_encoder + blocks - unread + decoded * width * patch_values
 
 
 def pretraining_macs(
