@@ -24,9 +24,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo.sh $(DEMO)
 
-# In TESTERS processes of up to 1.5 GB; `pytest tests/test_x.py` needs none.
+# In TESTERS processes of up to 1.7 GB; `pytest tests/test_x.py` needs none. Tests of a file stay together: they share what
+# is costly to make, and files come by name: those of few tests, which take longest, would be last otherwise.
 test: install
-	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 # In an environment of the core alone, made anew: minutes, most of them pip's, and as much disk as torch takes. Any model:
 # `make test-core EXPORT=demo/exported CLIP=demo/corpus/clips/NAME.mp4`.

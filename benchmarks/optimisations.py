@@ -242,7 +242,7 @@ def verdict(stage: Mapping[str, Any]) -> str:
 def page(result: Mapping[str, Any]) -> str:
     """The results as a page of the documentation."""
     sections = "\n".join(
-        f"## {STAGES[name][0]}, {stage['batch']} clips\n\n{table(stage)}\n{verdict(stage)}\n"
+        f"## {STAGES[name][0]}, batch {stage['batch']}\n\n{table(stage)}\n{verdict(stage)}\n"
         for name, stage in result["stages"].items()
     )
     return f"""# What each optimisation gives
@@ -291,8 +291,11 @@ def figure(result: Mapping[str, Any], path: Path) -> None:
                 [_over(row["predicted_kept_bytes"], library["kept_bytes"]) for row in listed],
             ),
         ):
-            bars = side.barh(labels, [v or 0 for v in values], color=[colours[row["kind"]] for row in listed])
-            side.bar_label(bars, ["" if v is None else f"{v:.2f}" for v in values], padding=10, fontsize=8)
+            side.barh(labels, [v or 0 for v in values], color=[colours[row["kind"]] for row in listed])
+            for y, (value, predicted) in enumerate(zip(values, predictions, strict=True)):
+                if value is not None:
+                    end = max(value, predicted or 0, listed[y]["ratio_high"] if side is of_time else 0)
+                    side.annotate(f"{value:.2f}", (end, y), (6, 0), textcoords="offset points", va="center", fontsize=8)
             places = [(p, y) for y, p in enumerate(predictions) if p is not None]
             if places:
                 side.scatter(*zip(*places, strict=True), s=30, facecolors="white", edgecolors="0.2", zorder=3)
@@ -306,7 +309,7 @@ def figure(result: Mapping[str, Any], path: Path) -> None:
         )  # fmt: skip
         of_kept.set_yticks([])
         of_time.set_title(
-            f"{STAGES[name][0]}, {stage['batch']} clips: {library['clips_per_s']:.2f} clips/s", fontsize=9
+            f"{STAGES[name][0]}, batch {stage['batch']}: {library['clips_per_s']:.2f} clips/s", fontsize=9
         )
         of_kept.set_title(f"the library's step keeps {library['kept_bytes'] / 1e6:,.0f} MB", fontsize=9)
     axes[-1][0].set_xlabel("time over the library's step (line: range)", fontsize=8)

@@ -39,9 +39,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         # Every rank's loss depends on this rank's features: sum their gradients, each rank those of its own features.
-        own = torch.empty_like(gradient[0], memory_format=torch.contiguous_format)
-        dist.reduce_scatter_tensor(own, gradient.contiguous())
-        return own
+        own = gradient.new_empty(gradient[0].numel())  # flat, because gloo compares the first axes
+        dist.reduce_scatter_tensor(own, gradient.flatten())
+        return own.view_as(gradient[0])
 
 
 def gather(local: Tensor) -> Tensor:

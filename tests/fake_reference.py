@@ -119,11 +119,11 @@ class LayerDecayValueAssignerForAudioVisual:
 
 
 def create_optimizer(args, model, get_num_layer=None, get_layer_scale=None):
-    assert args.opt == "adamw"
+    assert args.opt == "adamw" and args.weight_decay == 0.05
     groups = []
     for name, parameter in model.named_parameters():
         scale = get_layer_scale(get_num_layer(name)) if get_num_layer else 1.0
-        groups.append({"params": [parameter], "lr_scale": scale, "weight_decay": args.weight_decay, "name": name})
+        groups.append({"params": [parameter], "lr_scale": scale, "weight_decay": 0.0, "name": name})
     return torch.optim.AdamW(groups, lr=args.lr, betas=args.opt_betas, eps=args.opt_eps)
 """
 

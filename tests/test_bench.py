@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -154,6 +156,29 @@ def test_bfloat16_reaches_the_products(small: BenchSettings) -> None:
     assert seen == {torch.bfloat16}
 
 
+@pytest.fixture
+def speed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the steps ask of ``hicmae.speed``: settings and the kind of device."""
+    asked: list[tuple[Any, ...]] = []
+    module = ModuleType("hicmae.speed")
+    module.__spec__ = ModuleSpec("hicmae.speed", None)
+    module.SpeedConfig = SimpleNamespace  # type: ignore[attr-defined]
+    module.accelerate = lambda model, settings, kind: asked.append(  # type: ignore[attr-defined]
+        (settings.compile, settings.recompute, kind)
+    )
+    monkeypatch.setitem(sys.modules, "hicmae.speed", module)
+    return asked
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune", "embed"])
+def test_models_are_sped_up_as_the_jobs_speed_them_up(
+    stage: str, small: BenchSettings, speed: list[tuple[Any, ...]]
+) -> None:
+    settings = dataclasses.replace(small, compile="blocks", recompute=True)
+    stage_step(stage, settings, SyntheticBatch.make(small.config, 1, CPU))
+    assert speed == [("blocks", True, "cpu")]
+
+
 # ------------------------------------------------------------------------------------------------- data
 
 
@@ -168,31 +193,35 @@ def test_decoding_and_loading(small: BenchSettings, tmp_path: Path) -> None:
 
 
 def test_the_whole_job_is_run_as_users_run_it(
-    small: BenchSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: BenchSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speed: list[tuple[Any, ...]]
 ) -> None:
     """The job itself has tests of its own: here, what it is told and what is read of its log."""
     told: list[str] = []
 
     def fake(command: list[str], **options: Any) -> Any:
         told.extend(command)
+        assert options["env"]["OMP_NUM_THREADS"] == "3"
         log = tmp_path / "job" / "logs" / "version_0"
         log.mkdir(parents=True)
         lines = ["step,clips_per_s,data_wait_percent,queue_depth"]
-        lines += [f"{step},{step},{step / 10},1" for step in (1, 4, 8, 12, 16)]
+        lines += [f"{step},{step},{step / 10},1" for step in (1, 3, 6, 9, 12)]
         (log / "metrics.csv").write_text("\n".join(lines) + "\n")
         return SimpleNamespace(returncode=0, stderr="")
 
     monkeypatch.setattr(end_to_end.subprocess, "run", fake)
     footage = SmallFootage(tmp_path, small.config, small.batch)
-    (found,) = run_stage("end-to-end", small, footage)
-    assert found.seconds == (2 / 8, 2 / 12, 2 / 16)  # without the lines of the warm-up
-    assert found.data_wait_percent == 1.2
+    settings = dataclasses.replace(small, threads=3, workers=2, compile="whole", recompute=True)
+    (found,) = run_stage("end-to-end", settings, footage)
+    assert found.seconds == (2 / 6, 2 / 9, 2 / 12)  # without the lines of the warm-up
+    assert found.data_wait_percent == 0.9
     assert not (tmp_path / "job").exists()
-    settings = dict(zip(told[4::2], told[5::2], strict=True))
+    options = dict(zip(told[4::2], told[5::2], strict=True))
     assert told[1:4] == ["-m", "pretrain", "fit"]
-    assert settings["--model.preset"] == "micro"
-    assert settings["--trainer.max_steps"] == "16"
-    assert settings["--trainer.precision"] == "32-true"
+    assert options["--model.preset"] == "micro"
+    assert options["--data.num_workers"] == "2"
+    assert options["--trainer.max_steps"] == "12"
+    assert options["--trainer.precision"] == "32-true"
+    assert (options["--model.speed.compile"], options["--model.speed.recompute"]) == ("whole", "true")
 
     monkeypatch.setattr(
         end_to_end.subprocess, "run", lambda *a, **o: SimpleNamespace(returncode=2, stderr="noise\nno such folder\n")
@@ -431,11 +460,26 @@ def test_waits_of_a_gpu_are_told_from_the_profilers_own() -> None:
     assert found.attention == ("pytorch_flash::flash_fwd_kernel",)
 
 
-def test_the_training_step_waits_for_nothing(small: BenchSettings, tmp_path: Path) -> None:
+def test_the_training_step_waits_for_nothing(
+    small: BenchSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace, "STEPS", 1)
     batch = SyntheticBatch.make(small.config, 2, CPU)
     for stage in ("pretrain", "finetune"):
         found = trace.trace(stage_step(stage, small, batch), tmp_path / "trace.json", device=CPU)
         assert not found.waits
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_gpus_step_waits_for_nothing_and_has_kernels_of_attention(stage: str, tmp_path: Path) -> None:
+    settings = BenchSettings(preset="tiny", batch=4, device="cuda", precision="bf16", compile="off")
+    step = stage_step(stage, settings, SyntheticBatch.make(settings.config, 4, settings.torch_device))
+    found = trace.trace(step, tmp_path / "trace.json", device=settings.torch_device)
+    assert not found.waits
+    assert any("flash" in name or "fmha" in name for name in found.attention if not name.startswith("aten::"))
+    assert memory.peak_memory(stage, settings) > 4 * 4 * 15e6  # weights, gradients and two moments of 15 M at least
 
 
 # ------------------------------------------------------------------------------------------------- the command
@@ -475,8 +519,13 @@ def test_tables() -> None:
 
 
 def test_the_command(
-    small: BenchSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str], planted_layers: Callable[[], None]
+    small: BenchSettings,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    planted_layers: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(trace, "STEPS", 1)
     options = ["--preset", "micro", "--batch", "2", "--seconds", "0.3", "--threads", "1", "--stages", "pretrain"]
     assert main(["bench", *options, "--out", str(tmp_path / "out"), "--trace", str(tmp_path / "t.json")]) == 0
     shown = capsys.readouterr().out
@@ -494,6 +543,27 @@ def test_the_command(
 
 
 @pytest.mark.parametrize(
+    ("stages", "compared"), [([], ["pretrain", "finetune"]), (["--stages", "embed,pretrain"], ["pretrain"])]
+)
+def test_against_takes_the_training_stages(
+    stages: list[str], compared: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[str] = []
+    pair = Versus(name="a pair", ours_seconds=(1.0,), theirs_seconds=(4.0,))
+    monkeypatch.setattr("hicmae.bench.versus.check_reference", lambda path, settings: measured.append(path))
+    monkeypatch.setattr("hicmae.bench.versus.versus", lambda path, stage, settings: measured.append(stage) or [pair])
+    monkeypatch.setattr(
+        "hicmae.bench.run.measure",
+        lambda settings, stages, **options: (settings, [row(name, [1.0]) for name in stages]),
+    )
+    assert main(["bench", "--device", "cpu", "--against", "a/checkout", *stages]) == 0
+    assert measured == ["a/checkout", *compared]
+    shown = capsys.readouterr().out
+    assert "0.25" in shown
+    assert ("embed" in shown) == bool(stages)
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--stages", "nothing"], "nothing is no stage; choose among decode"),
@@ -503,6 +573,8 @@ def test_the_command(
         (["--batch", "best", "--device", "cpu"], "on a processor give a number"),
         (["--preset", "huge"], "unknown preset 'huge'"),
         (["--rounds", "0"], "rounds=0"),
+        (["--against", ".", "--precision", "bf16", "--device", "cpu"], "ours is compared in fp32"),
+        (["--against", "nowhere", "--device", "cpu"], "nowhere"),
         (["--baseline", "nowhere.json"], "nowhere.json is not there"),
         (["--baseline", "pyproject.toml"], "was not written by hicmae bench"),
     ],

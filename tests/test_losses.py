@@ -345,3 +345,9 @@ def test_autocast_is_switched_off_on_the_device_of_the_tensors(monkeypatch):
     assert devices == ["meta"] * 3
     with pytest.raises(TypeError, match="needs a tensor"):
         contrastive([], [])
+
+
+def test_targets_take_no_part_in_the_gradient():
+    patches = torch.rand(1, 2, 1536, requires_grad=True)
+    assert not video_target(patches, TINY).requires_grad
+    assert not audio_target(patches).requires_grad

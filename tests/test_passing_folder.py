@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -62,3 +64,18 @@ def test_what_is_no_leftover_stays(case: str, tmp_path: Path) -> None:
     _age(folder)
     with passing_folder(tmp_path, ".export-", stays_with="old"):
         assert folder.exists()
+
+
+def test_without_locks_folders_are_made_and_none_is_taken_for_a_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with passing_folder(tmp_path, ".export-") as used:
+        _age(used)
+        with passing_folder(tmp_path, ".export-") as other:
+            assert used.exists()
+        assert not other.exists()
+    assert not list(tmp_path.iterdir())

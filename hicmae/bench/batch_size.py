@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 
 import torch
+
+from hicmae.bench.measure import give_back
 
 _GROWTH = 1.02
 """By how much twice the batch must be faster to be worth its memory."""
@@ -20,9 +21,7 @@ def fits(run: Callable[[int], object], batch: int) -> bool:
         full = True
     else:
         full = False
-    if torch.cuda.is_available():
-        gc.collect()  # after the handler, whose traceback holds the tensors; optimiser and schedule hold each other
-        torch.cuda.empty_cache()
+    give_back()  # after the handler, whose traceback holds the tensors
     return not full
 
 

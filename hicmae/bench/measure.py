@@ -6,6 +6,7 @@ same round, and the ratio is taken within the round.
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
 import time
@@ -24,6 +25,13 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def give_back() -> None:
+    """Return memory of the GPU that nothing uses, for the next model or another process."""
+    if torch.cuda.is_available():
+        gc.collect()  # optimiser and schedule hold each other
+        torch.cuda.empty_cache()
 
 
 def timed(

@@ -69,7 +69,7 @@ class Checkout:
                 f"{self.path / module}.py has no function or class {name}"
                 f"{f'; near it: {chr(44).join(near)}' if near else ''}: the checkout is of a version whose names differ"
             )
-        return found  # type: ignore[no-any-return]
+        return found
 
 
 def _imported(name: str, folder: Path) -> ModuleType:

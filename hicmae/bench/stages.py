@@ -13,7 +13,7 @@ import torch
 from hicmae.bench.batch import SyntheticBatch
 from hicmae.bench.end_to_end import run_job
 from hicmae.bench.footage import DIFFERENT, Footage, Kind
-from hicmae.bench.measure import MatrixProduct, timed
+from hicmae.bench.measure import MatrixProduct, give_back, timed
 from hicmae.bench.memory import peak_memory
 from hicmae.bench.result import Row
 from hicmae.bench.settings import MODEL_STAGES, BenchSettings
@@ -70,6 +70,7 @@ def _step(stage: str, settings: BenchSettings) -> Row:
         stage_step(stage, settings, batch), settings, on=device, dtype=dtype if has_model else torch.float32,
         alone=settings.one_thread,
     )  # fmt: skip
+    give_back()
     return Row(
         name=stage,
         clips=settings.batch,
@@ -140,8 +141,9 @@ def _end_to_end(settings: BenchSettings, footage: Footage) -> Row:
         return product.flops / min(timed({"": product}, rounds=3, device=device)[""])
 
     before = peak()
+    give_back()
     folder = footage.folder / "job"
-    lines = run_job(settings, footage.shards("h264"), folder, steps=64 if settings.on_gpu else 16)
+    lines = run_job(settings, footage.shards("h264"), folder, steps=64 if settings.on_gpu else 12)
     shutil.rmtree(folder)  # a checkpoint is three times the model
     matrix = (before + peak()) / 2
     batch = SyntheticBatch.make(settings.config, 1, _CPU)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hicmae.bench.batch import SyntheticBatch
-from hicmae.bench.measure import timed
+from hicmae.bench.measure import give_back, timed
 from hicmae.bench.memory import peak_memory
 from hicmae.bench.result import Versus
 from hicmae.bench.settings import BenchSettings
@@ -61,6 +61,8 @@ def versus(path: str, stage: str, settings: BenchSettings) -> list[Versus]:
     taken = timed(
         steps, rounds=settings.rounds, device=settings.torch_device, seconds=settings.seconds, warmup=settings.warmup
     )
+    del pair, steps
+    give_back()
     return [
         Versus(
             name=f"{stage}, whole step",

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hicmae.bench.result import BenchResult
@@ -53,27 +53,29 @@ def run(args: argparse.Namespace) -> int:
     from hicmae.bench.table import as_text
     from hicmae.bench.versus import TRAINING, check_reference, versus
 
-    given = vars(args).get
-    against, named = given("against"), given("stages")
+    given: dict[str, Any] = vars(args)
+    against: str | None = given.get("against")
+    named: str | None = given.get("stages")
     settings = _settings(args)
     stages = known_stages(named) if named else () if against else STAGES
     if against:
         check_reference(against, settings)
-    baseline = BenchResult.read(given("baseline")) if given("baseline") else None
+    baseline = BenchResult.read(given["baseline"]) if "baseline" in given else None
     best = args.batch == "best"
     if baseline is not None and not best:
         check_comparable(baseline, settings)
     settings, rows = measure(settings, stages, best=best, say=_say)
     pairs = []
-    for stage in [stage for stage in TRAINING if against and (not named or stage in stages)]:
-        _say(f"{stage} beside the reference")
-        pairs += versus(against, stage, settings)
+    if against:
+        for stage in [stage for stage in TRAINING if not named or stage in stages]:
+            _say(f"{stage} beside the reference")
+            pairs += versus(against, stage, settings)
     result = BenchResult.now(settings, shlex.join(["hicmae", *sys.argv[1:]]), rows, pairs)
     sys.stdout.write(as_text(result))
-    if given("trace"):
-        _trace(given("trace"), stages, settings)
-    if given("out"):
-        _write(result, given("out"))
+    if "trace" in given:
+        _trace(given["trace"], stages, settings)
+    if "out" in given:
+        _write(result, given["out"])
     return 0 if baseline is None else _compare(baseline, result)
 
 

@@ -97,7 +97,7 @@ class LoadedClip:
     decoded: DecodedClip
     """Lies in the batch's memory."""
     draws: tuple[ClipDraws, ...]
-    """For each view; all show the same window."""
+    """For each view; the first says which window all of them show."""
     labels: dict[str, int | float]
     segment: int = 0
     valid: bool = True

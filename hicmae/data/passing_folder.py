@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hicmae.data.file_lock import hold_folder, hold_lock_if_free
@@ -26,7 +26,10 @@ def passing_folder(parent: Path, prefix: str, *, stays_with: str | None = None) 
     _remove_left_behind(parent, prefix, stays_with)
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
     try:
-        with hold_folder(folder):
+        with ExitStack() as held:
+            # Some file systems of clusters have no locks: there, nobody gets the lock to remove it either.
+            with suppress(OSError):
+                held.enter_context(hold_folder(folder))
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

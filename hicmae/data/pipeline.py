@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,9 +103,8 @@ class BuildTrainingBatches:
 
     def _draw(self, clip_id: str, epoch: int, window: int) -> tuple[ClipDraws, ...]:
         """The draws for each view of a window. The first says which window it is and what of it is withheld."""
-        generators = (clip_generator(self.seed, epoch, clip_id, window, view) for view in range(self.views_per_clip))
-        first, *others = (self.draws(rng) for rng in generators)
-        return first, *(replace(other, position=first.position, withheld=first.withheld) for other in others)
+        views = range(self.views_per_clip)
+        return tuple(self.draws(clip_generator(self.seed, epoch, clip_id, window, view)) for view in views)
 
     def _replace(
         self,
