@@ -2,7 +2,7 @@
 weights, in float32 and bfloat16, compiled and not, as one process and two, in parts, with activations computed again.
 
 ``python -m benchmarks.loss_curves --out docs/benchmarks``; with two cores to itself it takes minutes, most of them the
-compiler's. No two of these add up their numbers in the same order, so the curves drift apart however right they are.
+compiler's. Hardly two of these add up their numbers in the same order, so curves drift apart however right they are.
 How far they may is measured: float32 runs whose clips and first weights are off by as much as the precision rounds. A
 curve that leaves ``MARGIN`` times what these do ends the script with status 1.
 """

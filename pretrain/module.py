@@ -33,7 +33,7 @@ class PretrainModule(pl.LightningModule):
         objective: settings of the loss.
         optimizer: AdamW, learning rates per 256 clips and schedule.
         micro_batch_size: clips of a device's batch that go through the model at a time; ``null``: all. Losses and
-            gradients are those of the whole batch, contrast included; memory falls, and a step takes about 8% more.
+            gradients are those of the whole batch, contrast included; memory falls, and the encoders run once more.
         speed: compiled graphs and recomputed activations; validation runs uncompiled.
     """
 

@@ -9,6 +9,7 @@ from hicmae.accumulation import losses_in_parts
 from hicmae.masking import complement
 from hicmae.pretraining import HiCMAE, PretrainInput, PretrainLosses
 from tests.tiny_model import TINY, pretraining_batch, pretraining_model
+from tests.waiting import no_waiting
 
 LOSSES = ("loss", "video_loss", "audio_loss", "contrastive_loss")
 # Four clips have both modalities; in parts of two and of three their shares differ from part to part.
@@ -178,6 +179,12 @@ def test_no_more_is_kept_for_backward_than_a_part_needs():
     at_once, alone = most_kept(clips, None), most_kept(clips.parts(1)[0], None)
     assert most_kept(clips, 1) < 1.05 * alone  # and the contrast of seven clips' features
     assert most_kept(clips, 1) < at_once / 6
+
+
+def test_the_host_waits_for_no_part():
+    subject, clips = model(), inputs(**FLAGS)
+    with no_waiting():
+        losses_in_parts(subject, clips, 3).loss.backward()
 
 
 @pytest.mark.parametrize("part_clips", [0, -3])
