@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 import torch._dynamo.utils
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 import hicmae
 from hicmae.checkpoint import read_backbone, read_export, read_provenance
