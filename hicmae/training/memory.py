@@ -68,9 +68,10 @@ def _advice(trainer: Trainer, module: LightningModule, batch: ClipBatch, error: 
     data = trainer.datamodule  # type: ignore[attr-defined]
     asked = getattr(data, "batch_size", len(batch))
     rows = max(1, len(batch) // asked)  # of a clip, where a batch shows several views of each
-    part = getattr(module, "micro_batch_size", None)
-    unit = "data.batch_size" if part is None or part >= asked else "model.micro_batch_size"
-    tried = asked if unit == "data.batch_size" else part
+    part: int | None = getattr(module, "micro_batch_size", None)
+    unit, tried = "data.batch_size", asked
+    if part is not None and part < asked:
+        unit, tried = "model.micro_batch_size", part
     found = None
     # Weights that are shared out over ranks cannot be used without the others.
     if type(trainer.strategy) in (SingleDeviceStrategy, DDPStrategy):
@@ -144,8 +145,8 @@ def _try_step(
     """Forward and backward pass of a batch whose gradients go nowhere: DDP's hooks, which would wait for others, hang
     on gradients that are accumulated."""
     with trainer.precision_plugin.train_step_context():
-        loss = module.training_step(batch, 0)["loss"]
-    torch.autograd.grad(loss, parameters, allow_unused=True)
+        losses: Any = module.training_step(batch, 0)
+    torch.autograd.grad(losses["loss"], parameters, allow_unused=True)
 
 
 def _empty_cache(device: torch.device) -> None:
