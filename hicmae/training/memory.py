@@ -67,7 +67,6 @@ class MemoryAdvice(Callback):
 def _advice(trainer: Trainer, module: LightningModule, batch: ClipBatch, error: BaseException) -> str:
     data = trainer.datamodule  # type: ignore[attr-defined]
     asked = getattr(data, "batch_size", len(batch))
-    rows = max(1, len(batch) // asked)  # of a clip, where a batch shows several views of each
     part: int | None = getattr(module, "micro_batch_size", None)
     unit, tried = "data.batch_size", asked
     if part is not None and part < asked:
@@ -76,7 +75,7 @@ def _advice(trainer: Trainer, module: LightningModule, batch: ClipBatch, error: 
     # Weights that are shared out over ranks cannot be used without the others.
     if type(trainer.strategy) in (SingleDeviceStrategy, DDPStrategy):
         logger.warning("out of memory with %s=%d: looking for the largest that fits", unit, tried)
-        found = _search(trainer, module, batch, tried, rows, error)
+        found = _search(trainer, module, batch, tried, error)
     remedies = []
     if found:
         remedies.append(f"set {unit}={found}")
@@ -109,9 +108,7 @@ def _name(device: torch.device) -> str:
     return f"{torch.cuda.get_device_name(device)} ({gigabytes:.0f} GB)"
 
 
-def _search(
-    trainer: Trainer, module: LightningModule, batch: ClipBatch, asked: int, rows: int, error: BaseException
-) -> int:
+def _search(trainer: Trainer, module: LightningModule, batch: ClipBatch, asked: int, error: BaseException) -> int:
     traceback.clear_frames(error.__traceback__)  # they hold the activations of the step that failed
     parameters = [p for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
@@ -121,7 +118,7 @@ def _search(
 
     def fits(clips: int) -> bool:
         try:
-            _try_step(trainer, module, batch.first(clips * rows), parameters)
+            _try_step(trainer, module, batch.first(clips), parameters)
         except torch.OutOfMemoryError as failure:
             traceback.clear_frames(failure.__traceback__)
             return False
