@@ -111,10 +111,10 @@ def _missing_tools(device_type: str) -> str | None:
         if torch.version.hip is None and torch.cuda.get_device_capability() < (7, 0):
             major, minor = torch.cuda.get_device_capability()
             return f"a GPU of compute capability 7.0 or above; {torch.cuda.get_device_name()} has {major}.{minor}"
-        given, usual, language = os.environ.get("CC"), ("gcc", "clang"), "C"
+        given, usual, language = os.environ.get("CC"), ["gcc", "clang"], "C"
     else:
-        given, usual, language = os.environ.get("CXX"), ("clang++" if sys.platform == "darwin" else "g++",), "C++"
-    names = tuple(shlex.split(given)[:1]) if given else usual
+        given, usual, language = os.environ.get("CXX"), ["clang++" if sys.platform == "darwin" else "g++"], "C++"
+    names = shlex.split(given)[:1] if given else usual
     if not any(shutil.which(name) for name in names):
         return f"a {language} compiler ({' or '.join(names)} was not found)"
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():

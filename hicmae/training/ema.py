@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
@@ -49,7 +50,8 @@ class EmaWeights(WeightAveraging):
             return
         average = self._average_model
         assert average is not None
-        mine, its = (list(module.parameters()) for module in (average.module, pl_module))
+        mine: list[Tensor] = list(average.module.parameters())
+        its: list[Tensor] = list(pl_module.parameters())
         if average.n_averaged == 0:
             torch._foreach_copy_(mine, its)
         else:

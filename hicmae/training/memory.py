@@ -67,15 +67,15 @@ class MemoryAdvice(Callback):
 def _advice(trainer: Trainer, module: LightningModule, batch: ClipBatch, error: BaseException) -> str:
     data = trainer.datamodule  # type: ignore[attr-defined]
     asked = getattr(data, "batch_size", len(batch))
-    rows = max(1, len(batch) // asked)  # of a clip, where a batch shows several views of each
-    part = getattr(module, "micro_batch_size", None)
-    unit = "data.batch_size" if part is None or part >= asked else "model.micro_batch_size"
-    tried = asked if unit == "data.batch_size" else part
+    part: int | None = getattr(module, "micro_batch_size", None)
+    unit, tried = "data.batch_size", asked
+    if part is not None and part < asked:
+        unit, tried = "model.micro_batch_size", part
     found = None
     # Weights that are shared out over ranks cannot be used without the others.
     if type(trainer.strategy) in (SingleDeviceStrategy, DDPStrategy):
         logger.warning("out of memory with %s=%d: looking for the largest that fits", unit, tried)
-        found = _search(trainer, module, batch, tried, rows, error)
+        found = _search(trainer, module, batch, tried, error)
     remedies = []
     if found:
         remedies.append(f"set {unit}={found}")
@@ -108,9 +108,7 @@ def _name(device: torch.device) -> str:
     return f"{torch.cuda.get_device_name(device)} ({gigabytes:.0f} GB)"
 
 
-def _search(
-    trainer: Trainer, module: LightningModule, batch: ClipBatch, asked: int, rows: int, error: BaseException
-) -> int:
+def _search(trainer: Trainer, module: LightningModule, batch: ClipBatch, asked: int, error: BaseException) -> int:
     traceback.clear_frames(error.__traceback__)  # they hold the activations of the step that failed
     parameters = [p for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
@@ -120,7 +118,7 @@ def _search(
 
     def fits(clips: int) -> bool:
         try:
-            _try_step(trainer, module, batch.first(clips * rows), parameters)
+            _try_step(trainer, module, batch.first(clips), parameters)
         except torch.OutOfMemoryError as failure:
             traceback.clear_frames(failure.__traceback__)
             return False
@@ -144,8 +142,8 @@ def _try_step(
     """Forward and backward pass of a batch whose gradients go nowhere: DDP's hooks, which would wait for others, hang
     on gradients that are accumulated."""
     with trainer.precision_plugin.train_step_context():
-        loss = module.training_step(batch, 0)["loss"]
-    torch.autograd.grad(loss, parameters, allow_unused=True)
+        losses: Any = module.training_step(batch, 0)
+    torch.autograd.grad(losses["loss"], parameters, allow_unused=True)
 
 
 def _empty_cache(device: torch.device) -> None:
