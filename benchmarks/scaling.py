@@ -180,7 +180,7 @@ def main() -> int:
                         "8 x 400 Gb/s=400"], metavar="NAME=GB_S", help="what a machine sends")  # fmt: skip
     parser.add_argument("--overlap", type=float, default=0.8, help="share of arithmetic that hides sending")
     parser.add_argument("--call-us", type=float, default=20.0, help="cost of a collective before it sends")
-    parser.add_argument("--counted", nargs="*", default=["micro", "base"], help="presets to run in two processes")
+    parser.add_argument("--counted", nargs="*", default=["micro"], help="presets to run in two processes")
     parser.add_argument("--data", type=Path, default=Path("docs/benchmarks/data.json"), help="of make bench-data")
     parser.add_argument("--data-wait", type=float, default=0.02, help="largest share of time without data")
     parser.add_argument("--headroom", type=float, default=1.1, help="factor of the cores, for uneven clips")

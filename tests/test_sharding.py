@@ -149,3 +149,14 @@ def test_what_does_not_go_with_it_ends_with_one_line(job, setting, message, data
     path = {"pretrain": data, "finetune": data.parent / "corpus" / "manifest.csv"}[job]
     assert module.main(module.arguments(path, tmp_path, "--trainer.strategy=sharded", setting)) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_it_trains_saves_goes_on_and_exports(data: Path, tmp_path: Path) -> None:
+    gpu = ["--trainer.accelerator=gpu", "--trainer.strategy=sharded", "--trainer.precision=bf16-mixed"]
+    assert main(test_pretrain.arguments(data, tmp_path, *gpu, "--trainer.max_steps=2")) == 0
+    assert main(test_pretrain.arguments(data, tmp_path, *gpu, "--trainer.max_steps=4", "--ckpt_path=auto")) == 0
+    trained = weights(tmp_path)
+    backbone, _ = hicmae.load_backbone(tmp_path / "export")
+    assert all(torch.equal(v, trained[f"model.backbone.{k}"].cpu()) for k, v in backbone.state_dict().items())
