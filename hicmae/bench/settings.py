@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from hicmae.config import ModelConfig
 from hicmae.inference.devices import job_devices
+from hicmae.speed import Compile
+from hicmae.training.precision import has_bfloat16
 
 Precision = Literal["fp32", "bf16"]
 STAGES = ("decode", "loader", "transform", "pretrain", "finetune", "embed", "end-to-end")
 MODEL_STAGES = ("pretrain", "finetune", "embed")
 """Stages whose arithmetic is counted."""
-COMPILE = ("auto", "off", "blocks", "whole")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class BenchSettings:
     """Where the model computes."""
     precision: Precision = "fp32"
     """``bf16``: autocast to bfloat16, as the jobs do on GPUs; ``fp32``: everything in float32."""
-    compile: str = "auto"
+    compile: Compile = "auto"
     """As ``--model.speed.compile`` of the jobs."""
     recompute: bool = False
     """As ``--model.speed.recompute`` of the jobs."""
@@ -47,11 +48,11 @@ class BenchSettings:
         for name, least in (("batch", 1), ("threads", 1), ("workers", 0), ("rounds", 1), ("seconds", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
-        if self.compile not in COMPILE:
-            raise ValueError(f"compile={self.compile!r} is not known; choose {', '.join(COMPILE)}")
+        if self.compile not in get_args(Compile):
+            raise ValueError(f"compile={self.compile!r} is not known; choose {', '.join(get_args(Compile))}")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision={self.precision!r} is not known; choose fp32 or bf16")
-        if self.precision == "bf16" and self.on_gpu and not torch.cuda.is_bf16_supported():
+        if self.precision == "bf16" and self.on_gpu and not has_bfloat16():
             raise ValueError(f"precision=bf16: {torch.cuda.get_device_name()} has no bfloat16; give fp32")
 
     @property

@@ -21,6 +21,7 @@ from hicmae.losses import soft_cross_entropy
 from hicmae.media.batch_transform import BatchTransform
 from hicmae.pretraining import HiCMAE
 from hicmae.recognition import EmotionRecognizer
+from hicmae.speed import SpeedConfig, accelerate
 from hicmae.training.optim import OptimizerConfig, build_optimizer
 
 FINETUNING = OptimizerConfig(
@@ -90,20 +91,9 @@ def autocast(settings: BenchSettings) -> torch.autocast:
     return torch.autocast(settings.torch_device.type, torch.bfloat16, enabled=settings.precision == "bf16")
 
 
-def accelerate(model: nn.Module, settings: BenchSettings) -> None:
-    """Compile and recompute as the jobs do under the same settings.
-
-    Raises:
-        ValueError: this version of the library cannot.
-    """
-    try:
-        from hicmae.speed import SpeedConfig  # type: ignore[import-not-found,unused-ignore]
-        from hicmae.speed import accelerate as apply
-    except ImportError:
-        if settings.recompute or settings.compile not in ("auto", "off"):
-            raise ValueError("compile and recompute need hicmae.speed, which this version does not have") from None
-        return
-    apply(model, SpeedConfig(compile=settings.compile, recompute=settings.recompute), settings.torch_device.type)
+def accelerate_as(settings: BenchSettings, model: nn.Module) -> None:
+    """Compile and recompute as the jobs do under the same settings."""
+    accelerate(model, SpeedConfig(compile=settings.compile, recompute=settings.recompute), settings.torch_device.type)
 
 
 def pretraining_steps(settings: BenchSettings, batch: SyntheticBatch, *, seed: int = 0) -> TrainingSteps:
@@ -111,7 +101,7 @@ def pretraining_steps(settings: BenchSettings, batch: SyntheticBatch, *, seed: i
     torch.manual_seed(seed)
     config = settings.config
     model = HiCMAE(config).to(settings.torch_device).train()
-    accelerate(model, settings)
+    accelerate_as(settings, model)
     everywhere = torch.ones(len(batch), dtype=torch.bool, device=settings.torch_device)
 
     def loss() -> Tensor:
@@ -134,7 +124,7 @@ def finetuning_steps(settings: BenchSettings, batch: SyntheticBatch, *, seed: in
     config = settings.config
     recognizer = EmotionRecognizer(Backbone(config, drop_path=0.1), categorical(CLASSES), init_scale=1e-3)
     recognizer.to(settings.torch_device).train()
-    accelerate(recognizer, settings)
+    accelerate_as(settings, recognizer)
 
     def loss() -> Tensor:
         logits = recognizer(batch.video, batch.log_mel).logits
@@ -149,7 +139,7 @@ def embedding_step(settings: BenchSettings, batch: SyntheticBatch) -> Callable[[
     """Features of whole clips, as ``hicmae embed`` computes them."""
     torch.manual_seed(0)
     backbone = Backbone(settings.config).to(settings.torch_device).eval()
-    accelerate(backbone, settings)
+    accelerate_as(settings, backbone)
 
     def step() -> Tensor:
         with torch.inference_mode(), autocast(settings):

@@ -15,7 +15,7 @@ from hicmae.bench.measure import give_back, timed
 from hicmae.bench.memory import peak_memory
 from hicmae.bench.result import Versus
 from hicmae.bench.settings import BenchSettings
-from hicmae.bench.steps import accelerate
+from hicmae.bench.steps import accelerate_as
 
 TRAINING = ("pretrain", "finetune")
 """Stages that the reference has too."""
@@ -50,7 +50,7 @@ def versus(path: str, stage: str, settings: BenchSettings) -> list[Versus]:
     make = {"pretrain": pairs.pretraining_pair, "finetune": pairs.finetuning_pair}
 
     def prepare(model: nn.Module) -> None:
-        accelerate(model, settings)
+        accelerate_as(settings, model)
 
     pair: Any = make[stage](_reference(path, settings), settings.batch, prepare=prepare)
     steps: dict[str, Callable[[], object]] = {
