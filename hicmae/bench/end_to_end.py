@@ -46,6 +46,8 @@ def run_job(settings: BenchSettings, shards: Path, folder: Path, *, steps: int) 
     every = steps // 4
     options = {
         "model.preset": settings.preset,
+        "model.speed.compile": settings.compile,
+        "model.speed.recompute": str(settings.recompute).lower(),
         "model.optimizer.warmup_epochs": "0",
         "data.shards": json.dumps([str(shards)]),
         "data.batch_size": str(settings.batch),
@@ -61,9 +63,6 @@ def run_job(settings: BenchSettings, shards: Path, folder: Path, *, steps: int) 
         "trainer.enable_progress_bar": "false",
         "wandb": "off",
     }
-    if importlib.util.find_spec("hicmae.speed") is not None:
-        options["model.speed.compile"] = settings.compile
-        options["model.speed.recompute"] = str(settings.recompute).lower()
     command = [sys.executable, "-m", "pretrain", "fit"]
     command += [part for name, value in options.items() for part in (f"--{name}", value)]
     environment = os.environ | {"OMP_NUM_THREADS": str(settings.threads)}
