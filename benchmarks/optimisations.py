@@ -30,7 +30,6 @@ from benchmarks.plain import Cost, Variant, variants
 from hicmae import __version__
 from hicmae.bench.batch import SyntheticBatch
 from hicmae.bench.measure import Spread, matrix_peak, synchronize, timed
-from hicmae.bench.memory import _forget_peak, peak_resident_bytes, resident_bytes
 from hicmae.bench.settings import BenchSettings, one_device
 from hicmae.bench.steps import TrainingSteps, finetuning_steps, pretraining_steps
 
@@ -62,7 +61,7 @@ class Row:
     """From the forward pass for the backward pass, parameters aside; ``None`` where it was not counted."""
     predicted_kept_bytes: float | None
     peak_bytes: int | None
-    """A GPU: most memory allocated. A processor: how much the process grew at most within a step."""
+    """Most memory allocated on a GPU; ``None`` on a processor, whose process keeps what it was once given."""
 
 
 class Peak:
@@ -74,15 +73,13 @@ class Peak:
         self.bytes: int | None = None
 
     def __call__(self) -> None:
-        on_gpu = self._device.type == "cuda"
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats(self._device)
-        else:
-            _forget_peak()
-        before = 0 if on_gpu else resident_bytes()
+        if self._device.type != "cuda":
+            self._step()
+            return
+        torch.cuda.reset_peak_memory_stats(self._device)
         self._step()
-        after = torch.cuda.max_memory_allocated(self._device) if on_gpu else peak_resident_bytes()
-        self.bytes = after - before if self.bytes is None else min(self.bytes, after - before)
+        most = torch.cuda.max_memory_allocated(self._device)
+        self.bytes = most if self.bytes is None else min(self.bytes, most)
 
 
 def kept_bytes(steps: TrainingSteps) -> int:
