@@ -119,7 +119,7 @@ class Reference:
         rate = recipe.peak_lr(len(batch.video))
 
         def epoch(optimizer: Any, scaler: Any) -> Mapping[str, float]:
-            return train_one_epoch(  # type: ignore[no-any-return]
+            return train_one_epoch(
                 theirs,
                 [(batch.video, video_mask, batch.log_mel, audio_mask)],
                 optimizer,
@@ -168,7 +168,7 @@ class Reference:
         criterion = nn.CrossEntropyLoss(label_smoothing=LABEL_SMOOTHING)
 
         def epoch(optimizer: Any, scaler: Any) -> Mapping[str, float]:
-            return train_one_epoch(  # type: ignore[no-any-return]
+            return train_one_epoch(
                 theirs,
                 criterion,
                 [((batch.video, batch.log_mel), batch.labels, None, None)],
@@ -217,7 +217,7 @@ class Reference:
             get_num_layer=assigner.get_layer_id, get_layer_scale=assigner.get_scale
         )  # fmt: skip
         with quiet():
-            return self.checkout.get("optim_factory", "create_optimizer")(arguments, model, **by_layer)  # type: ignore[no-any-return]
+            return self.checkout.get("optim_factory", "create_optimizer")(arguments, model, **by_layer)
 
     def _scaler(self) -> Any:
         with quiet():
@@ -305,7 +305,7 @@ def _no_device_to_wait_for(device: torch.device) -> Iterator[None]:
     """Their engines wait for a GPU after each step, also where there is none."""
     before = torch.cuda.synchronize
     if device.type != "cuda":
-        torch.cuda.synchronize = lambda device=None: None  # type: ignore[assignment]
+        torch.cuda.synchronize = lambda device=None: None
     try:
         yield
     finally:
