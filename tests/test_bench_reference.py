@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -119,6 +120,7 @@ def test_imports_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     own = ModuleType("utils")
     monkeypatch.setitem(sys.modules, "utils", own)
     path, stand_ins = list(sys.path), ("torch._six", "timm.models.registry", "timm.models.layers", "timm.optim.nadam")
+    importlib.import_module("timm.optim.nadam")  # installed, and may stay
     before = {name: sys.modules.get(name) for name in stand_ins}
     checkout = Checkout.at(write_checkout(tmp_path))
     assert Path(str(checkout.modules["utils"].__file__)).parent == tmp_path  # theirs, not the one that was there
