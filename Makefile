@@ -10,7 +10,7 @@ SOAK := soak
 BENCH := bench
 TESTERS := 2
 
-.PHONY: install demo test test-core kill-test lint type bench bench-data soak docs clean-demo
+.PHONY: install demo test test-core test-compiled kill-test lint type bench bench-data soak docs clean-demo
 
 install: $(VENV)/.installed
 
@@ -38,6 +38,10 @@ test-core: install
 	$(BIN)/python -m tests.core_install make $(CORE)/check $(EXPORT) $(CLIP)
 	$(CORE)/bin/python tests/core_install.py check $(CORE)/check
 	rm -rf $(CORE) build
+
+# The goldens in compiled graphs: minutes, most of them the C++ compiler's.
+test-compiled: install
+	$(BIN)/python -m pytest -m compiled tests/test_speed.py
 
 kill-test: install
 	HICMAE_KILLS=20 $(BIN)/python -m pytest tests/test_kill.py -s

@@ -128,13 +128,18 @@ def test_a_block_compiled_for_this_machine_computes_what_it_did_uncompiled() -> 
         assert (ours - theirs).abs().max() <= 2e-6 * theirs.abs().max()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["blocks", "whole"])
-@pytest.mark.parametrize("recompute", [False, True])
-def test_goldens_hold_compiled(how: Any, recompute: bool) -> None:
-    """The bounds of tests/test_reference.py; a minute for a compiler of C++."""
+@pytest.mark.parametrize(
+    ("how", "recompute", "backend"),
+    [
+        ("blocks", False, "aot_eager"),  # the graphs and what autograd makes of them, run by eager kernels
+        *(pytest.param(how, recompute, "inductor", marks=pytest.mark.compiled)
+          for how in ("blocks", "whole") for recompute in (False, True)),
+    ],
+)  # fmt: skip
+def test_goldens_hold_compiled(how: Any, recompute: bool, backend: str) -> None:
+    """The bounds of tests/test_reference.py."""
     model = reference.load_pretraining(PRETRAIN_STATE, MICRO).train()
-    accelerate(model, SpeedConfig(compile=how, recompute=recompute), "cpu")
+    accelerate(model, SpeedConfig(compile=how, recompute=recompute), "cpu", backend=backend)
     output, golden = model(*pretrain_inputs()), numbers("pretrain_micro")
     output.loss.backward()
     for name, bound in {"video": 1e-6, "audio": 1e-6, "contrastive_sum": 5e-6, "total": 1e-6}.items():
@@ -147,7 +152,7 @@ def test_goldens_hold_compiled(how: Any, recompute: bool) -> None:
     assert norm == pytest.approx(total, rel=1e-5)
 
     tuned = reference.load_recognizer(FINETUNE_STATE, MICRO).train()
-    accelerate(tuned, SpeedConfig(compile=how, recompute=recompute), "cpu")
+    accelerate(tuned, SpeedConfig(compile=how, recompute=recompute), "cpu", backend=backend)
     inputs = tensors("finetune_micro")
     result = tuned(inputs["in.video"], inputs["in.audio"])
     for ours, name in ((result.features, "out.features"), (result.logits, "out.logits")):
