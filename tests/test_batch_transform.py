@@ -28,7 +28,7 @@ def test_a_batch_from_the_workers_equals_the_clip_by_itself(seconds):
     loaded = []
     for row in range(2):
         decoded = decode_clip(data, spec=SPEC, position=draws.position, slot=memory.slot(row), name="clip")
-        loaded.append(LoadedClip(number=0, clip_id="clip", decoded=decoded, draws=draws, labels={}))
+        loaded.append(LoadedClip(number=0, clip_id="clip", decoded=decoded, draws=(draws,), labels={}))
     batch = stack_clips(loaded, memory, SPEC, skipped=[], costs=Costs())
     video, log_mel = BatchTransform(SPEC)(
         batch.video, batch.waveform, sound_samples=batch.sound_samples, crop_box=batch.crop_box, gain=batch.gain
