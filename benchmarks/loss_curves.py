@@ -31,6 +31,7 @@ from hicmae import __version__
 from hicmae.accumulation import losses_in_parts
 from hicmae.config import ModelConfig
 from hicmae.figures.canvas import save_figure
+from hicmae.layers import Recompute
 from hicmae.masking import random_mask, tube_mask
 from hicmae.pretraining import HiCMAE, Objective, PretrainInput, PretrainLosses
 from hicmae.speed import Compile, SpeedConfig, accelerate
@@ -58,7 +59,7 @@ class Way:
     name: str
     precision: str = "float32"
     compile: Compile = "off"
-    recompute: bool = False
+    recompute: Recompute = "none"
     processes: int = 1
     part_clips: int | None = None
     nudge: float = 0.0
@@ -71,7 +72,7 @@ WAYS = [
     Way(name="float32, two processes", processes=2),
     Way(name="float32, two processes, micro-batches of 3", processes=2, part_clips=3),
     Way(name="float32, micro-batches of 3", part_clips=3),
-    Way(name="float32, activations computed again", recompute=True),
+    Way(name="float32, activations computed again", recompute="blocks"),
     Way(name="float32, blocks compiled", compile="blocks"),
     Way(name="float32, whole parts compiled", compile="whole"),
     Way(name="bfloat16", precision="bfloat16"),

@@ -354,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     settings = BenchSettings(
         preset=preset, batch=batch, rounds=rounds, seconds=seconds, device=device, precision=precision, compile="off",
-        threads=args.threads,
+        recompute="none", threads=args.threads,
     )  # fmt: skip
     flops = matrix_peak(settings.torch_device, settings.dtype)
     bytes_per_s = bandwidth(settings.torch_device)

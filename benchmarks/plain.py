@@ -30,7 +30,7 @@ from hicmae.config import ModelConfig
 from hicmae.decoder import Decoder
 from hicmae.encoder import Encoder, EncoderOutput
 from hicmae.flops import pretraining_macs, recognition_macs
-from hicmae.layers import set_recompute
+from hicmae.layers import Recompute, set_recompute
 from hicmae.losses import full_precision
 from hicmae.masking import complement, take_tokens
 from hicmae.pretraining import HiCMAE
@@ -292,9 +292,9 @@ def _adamw_cost(config: ModelConfig, batch: SyntheticBatch, *, masked: bool) -> 
     return Cost(bytes=13 * 4 * weights)  # about 20 passes over weights, gradients and moments instead of 7
 
 
-def _recompute(stack: ExitStack, steps: TrainingSteps, batch: SyntheticBatch) -> None:
-    stack.callback(set_recompute, steps.model, False)
-    set_recompute(steps.model, True)
+def _recompute(what: Recompute, stack: ExitStack, steps: TrainingSteps, batch: SyntheticBatch) -> None:
+    stack.callback(set_recompute, steps.model, "none")
+    set_recompute(steps.model, what)
 
 
 def _recompute_cost(config: ModelConfig, batch: SyntheticBatch, *, masked: bool) -> Cost:
@@ -304,6 +304,18 @@ def _recompute_cost(config: ModelConfig, batch: SyntheticBatch, *, masked: bool)
         (_, video, _), (_, audio, _) = _streams(config, batch)
         macs = pretraining_macs(config, video_visible=video, audio_visible=audio)
     return Cost(macs=len(batch) * macs, kept=-4 * len(batch) * _activations(config, batch, masked=masked))
+
+
+def _pointwise_cost(config: ModelConfig, batch: SyntheticBatch, *, masked: bool) -> Cost:
+    # Of each block two normed streams and what GELU gives; each is written once more.
+    values = 0.0
+    for tokens, seen, _ in _streams(config, batch):
+        layer = 2 + config.mlp_ratio
+        values += (config.depth + config.fusion_depth) * layer * (seen if masked else tokens) * config.width
+        if masked:
+            values += config.decoder_depth * layer * tokens * config.decoder_width
+    size = 4 * len(batch) * values
+    return Cost(bytes=2 * size, kept=-size)
 
 
 def _activations(config: ModelConfig, batch: SyntheticBatch, *, masked: bool) -> float:
@@ -357,8 +369,12 @@ def variants(stage: Literal["pretrain", "finetune"], *, on_gpu: bool) -> list[Va
         Variant(name="attention written out", apply=_attention, cost=partial(_attention_cost, masked=masked)),
         Variant(name="AdamW tensor by tensor", apply=_adamw_by_tensor, cost=partial(_adamw_cost, masked=masked)),
         Variant(
-            name="activations computed again", apply=_recompute, cost=partial(_recompute_cost, masked=masked),
-            kind="option",
+            name="activations computed again", apply=partial(_recompute, "blocks"),
+            cost=partial(_recompute_cost, masked=masked), kind="option",
+        ),
+        Variant(
+            name="norms and GELUs computed again", apply=partial(_recompute, "pointwise"),
+            cost=partial(_pointwise_cost, masked=masked), kind="option",
         ),
     ]  # fmt: skip
     if not on_gpu:

@@ -32,7 +32,7 @@ from hicmae.media.batch_transform import BatchTransform
 from hicmae.mixing import Mix, MixConfig, draw_mix
 from hicmae.predictions import SegmentOutputs
 from hicmae.recognition import EmotionRecognizer, Recognition
-from hicmae.speed import SpeedConfig, accelerate, eagerly
+from hicmae.speed import THRIFTY, SpeedConfig, accelerate, eagerly
 from hicmae.training.ema import EmaWeights
 from hicmae.training.optim import OptimizerConfig
 from hicmae.training.run_optimizer import run_optimizer
@@ -96,7 +96,7 @@ class FinetuneModule(pl.LightningModule):
         distillation: DistillationConfig = DistillationConfig(),  # noqa: B008  frozen, and shown by --help
         ema_decay: float | None = None,
         optimizer: OptimizerConfig = RECIPE,
-        speed: SpeedConfig = SpeedConfig(),  # noqa: B008
+        speed: SpeedConfig = THRIFTY,
     ) -> None:
         super().__init__()
         self.speed = speed

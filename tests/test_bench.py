@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -160,13 +158,10 @@ def test_bfloat16_reaches_the_products(small: BenchSettings) -> None:
 def speed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the steps ask of ``hicmae.speed``: settings and the kind of device."""
     asked: list[tuple[Any, ...]] = []
-    module = ModuleType("hicmae.speed")
-    module.__spec__ = ModuleSpec("hicmae.speed", None)
-    module.SpeedConfig = SimpleNamespace  # type: ignore[attr-defined]
-    module.accelerate = lambda model, settings, kind: asked.append(  # type: ignore[attr-defined]
-        (settings.compile, settings.recompute, kind)
+    monkeypatch.setattr(
+        "hicmae.bench.steps.accelerate",
+        lambda model, settings, kind: asked.append((settings.compile, settings.recompute, kind)),
     )
-    monkeypatch.setitem(sys.modules, "hicmae.speed", module)
     return asked
 
 
@@ -174,9 +169,12 @@ def speed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def test_models_are_sped_up_as_the_jobs_speed_them_up(
     stage: str, small: BenchSettings, speed: list[tuple[Any, ...]]
 ) -> None:
-    settings = dataclasses.replace(small, compile="blocks", recompute=True)
+    settings = dataclasses.replace(small, compile="blocks", recompute="blocks")
     stage_step(stage, settings, SyntheticBatch.make(small.config, 1, CPU))
-    assert speed == [("blocks", True, "cpu")]
+    assert speed == [("blocks", "blocks", "cpu")]
+    stage_step(stage, small, SyntheticBatch.make(small.config, 1, CPU))
+    usual = "pointwise" if stage == "finetune" else "none"
+    assert speed[1] == ("auto", usual, "cpu")
 
 
 # ------------------------------------------------------------------------------------------------- data
@@ -210,7 +208,7 @@ def test_the_whole_job_is_run_as_users_run_it(
 
     monkeypatch.setattr(end_to_end.subprocess, "run", fake)
     footage = SmallFootage(tmp_path, small.config, small.batch)
-    settings = dataclasses.replace(small, threads=3, workers=2, compile="whole", recompute=True)
+    settings = dataclasses.replace(small, threads=3, workers=2, compile="whole", recompute="blocks")
     (found,) = run_stage("end-to-end", settings, footage)
     assert found.seconds == (2 / 6, 2 / 9, 2 / 12)  # without the lines of the warm-up
     assert found.data_wait_percent == 0.9
@@ -221,7 +219,7 @@ def test_the_whole_job_is_run_as_users_run_it(
     assert options["--data.num_workers"] == "2"
     assert options["--trainer.max_steps"] == "12"
     assert options["--trainer.precision"] == "32-true"
-    assert (options["--model.speed.compile"], options["--model.speed.recompute"]) == ("whole", "true")
+    assert (options["--model.speed.compile"], options["--model.speed.recompute"]) == ("whole", "blocks")
 
     monkeypatch.setattr(
         end_to_end.subprocess, "run", lambda *a, **o: SimpleNamespace(returncode=2, stderr="noise\nno such folder\n")

@@ -95,7 +95,7 @@ def test_the_error_names_the_largest_batch_the_one_asked_for_and_the_remedies(tm
     assert said == (
         "out of memory on cpu in a step with data.batch_size=16; the largest that fits is 5. Nothing was changed and "
         "nothing tried again: set data.batch_size=5, or keep the clips of a step with data.batch_size=4 and "
-        "trainer.accumulate_grad_batches=4, or set model.speed.recompute=true, which trades memory for a third more "
+        "trainer.accumulate_grad_batches=4, or set model.speed.recompute=blocks, which trades memory for a third more "
         "arithmetic. (CUDA out of memory. Tried to allocate 2 GiB.)"
     )
     assert module.steps == [16, 8, 4, 6, 5]
@@ -103,7 +103,7 @@ def test_the_error_names_the_largest_batch_the_one_asked_for_and_the_remedies(tm
 
 
 def test_parts_of_a_batch_are_searched_and_advised_where_the_model_takes_them(tmp_path) -> None:
-    whole, parts = Limited(5), Limited(1, recompute=True)
+    whole, parts = Limited(5), Limited(1, recompute="blocks")
     whole.micro_batch_size, parts.micro_batch_size = None, 4  # type: ignore[assignment]
     assert "keep the batch and set model.micro_batch_size=5, which changes no result" in failed(
         whole, Data(16), tmp_path

@@ -391,7 +391,7 @@ def test_a_compiled_and_recomputed_run_computes_the_same_and_goes_on_exactly(
     torch._dynamo.utils.counters.clear()
     # The compiler of C++ takes minutes; what it is given is what counts here.
     monkeypatch.setattr("pretrain.module.accelerate", partial(accelerate, backend="eager"))
-    fast = arguments(shards, tmp_path, "--model.speed.compile=blocks", "--model.speed.recompute=true")
+    fast = arguments(shards, tmp_path, "--model.speed.compile=blocks", "--model.speed.recompute=blocks")
     assert main([*fast, "--trainer.max_steps=4"]) == 0
     made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert 0 < made <= 8

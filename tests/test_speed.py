@@ -87,12 +87,12 @@ def test_layers_that_differ_in_their_drop_path_alone_share_a_graph() -> None:
 
 def test_recomputing_works_inside_of_a_graph() -> None:
     model, plain = recognizer(), recognizer()
-    accelerate(model, SpeedConfig(compile="blocks", recompute=True), "cpu", backend="aot_eager")
+    accelerate(model, SpeedConfig(compile="blocks", recompute="blocks"), "cpu", backend="aot_eager")
     for one in (model, plain):
         one(*clips(2)).features.square().sum().backward()
     assert graphs()
     torch.testing.assert_close(gradients(model), gradients(plain))
-    assert {block.recompute for block in model.modules() if isinstance(block, Block)} == {True}
+    assert {block.recompute for block in model.modules() if isinstance(block, Block)} == {"blocks"}
 
 
 def test_a_copy_of_a_compiled_model_computes_with_its_own_weights() -> None:
@@ -131,12 +131,12 @@ def test_a_block_compiled_for_this_machine_computes_what_it_did_uncompiled() -> 
 @pytest.mark.parametrize(
     ("how", "recompute", "backend"),
     [
-        ("blocks", False, "aot_eager"),  # the graphs and what autograd makes of them, run by eager kernels
+        ("blocks", "none", "aot_eager"),  # the graphs and what autograd makes of them, run by eager kernels
         *(pytest.param(how, recompute, "inductor", marks=pytest.mark.compiled)
-          for how in ("blocks", "whole") for recompute in (False, True)),
+          for how in ("blocks", "whole") for recompute in ("none", "pointwise", "blocks")),
     ],
 )  # fmt: skip
-def test_goldens_hold_compiled(how: Any, recompute: bool, backend: str) -> None:
+def test_goldens_hold_compiled(how: Any, recompute: Any, backend: str) -> None:
     """The bounds of tests/test_reference.py."""
     model = reference.load_pretraining(PRETRAIN_STATE, MICRO).train()
     accelerate(model, SpeedConfig(compile=how, recompute=recompute), "cpu", backend=backend)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hicmae.bench.settings import BenchSettings
+from hicmae.speed import SpeedConfig
 
 _TIMEOUT_S = 3600
 
@@ -47,7 +48,7 @@ def run_job(settings: BenchSettings, shards: Path, folder: Path, *, steps: int) 
     options = {
         "model.preset": settings.preset,
         "model.speed.compile": settings.compile,
-        "model.speed.recompute": str(settings.recompute).lower(),
+        "model.speed.recompute": settings.recompute or SpeedConfig().recompute,
         "model.optimizer.warmup_epochs": "0",
         "data.shards": json.dumps([str(shards)]),
         "data.batch_size": str(settings.batch),

@@ -9,6 +9,7 @@ import torch
 
 from hicmae.config import ModelConfig
 from hicmae.inference.devices import job_devices
+from hicmae.layers import Recompute
 from hicmae.speed import Compile
 from hicmae.training.precision import has_bfloat16
 
@@ -32,8 +33,8 @@ class BenchSettings:
     """``bf16``: autocast to bfloat16, as the jobs do on GPUs; ``fp32``: everything in float32."""
     compile: Compile = "auto"
     """As ``--model.speed.compile`` of the jobs."""
-    recompute: bool = False
-    """As ``--model.speed.recompute`` of the jobs."""
+    recompute: Recompute | None = None
+    """As ``--model.speed.recompute`` of the jobs; ``None``: what each of them does by default."""
     threads: int = 1
     """Threads of the processor's arithmetic."""
     workers: int = 1

@@ -21,7 +21,7 @@ from hicmae.losses import soft_cross_entropy
 from hicmae.media.batch_transform import BatchTransform
 from hicmae.pretraining import HiCMAE
 from hicmae.recognition import EmotionRecognizer
-from hicmae.speed import SpeedConfig, accelerate
+from hicmae.speed import THRIFTY, SpeedConfig, accelerate
 from hicmae.training.optim import OptimizerConfig, build_optimizer
 
 FINETUNING = OptimizerConfig(
@@ -93,7 +93,9 @@ def autocast(settings: BenchSettings) -> torch.autocast:
 
 def accelerate_as(settings: BenchSettings, model: nn.Module) -> None:
     """Compile and recompute as the jobs do under the same settings."""
-    accelerate(model, SpeedConfig(compile=settings.compile, recompute=settings.recompute), settings.torch_device.type)
+    usual = THRIFTY if isinstance(model, EmotionRecognizer) else SpeedConfig()
+    recompute = settings.recompute or usual.recompute
+    accelerate(model, SpeedConfig(compile=settings.compile, recompute=recompute), settings.torch_device.type)
 
 
 def pretraining_steps(settings: BenchSettings, batch: SyntheticBatch, *, seed: int = 0) -> TrainingSteps:

@@ -16,7 +16,7 @@ def summary(result: BenchResult) -> str:
     s, machine = result.settings, result.machine
     peaks = [peak for row in result.rows if row.flops_per_clip for peak in row.matrix_flops]
     peak = f"; large matrix product {_rate(Spread.of(peaks).median)}" if peaks else ""
-    switches = f", compile {s.compile}" + (", recompute" if s.recompute else "")
+    switches = f", compile {s.compile}" + (f", recompute {s.recompute}" if s.recompute else "")
     return (
         f"{machine['device']}, {s.threads} of {machine['cores']} cores, {s.preset}, batch {s.batch}, "
         f"{s.precision}{switches}; hicmae {result.versions['hicmae']}, torch {result.versions['torch']}{peak}"

@@ -26,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="of the matrix products (default: bf16 on a GPU, fp32 elsewhere)")  # fmt: skip
     parser.add_argument("--compile", default="auto", choices=("auto", "off", "blocks", "whole"),
                         help="as --model.speed.compile of the jobs")  # fmt: skip
-    parser.add_argument("--recompute", action="store_true", help="as --model.speed.recompute of the jobs")
+    parser.add_argument(
+        "--recompute",
+        choices=("none", "pointwise", "blocks"),
+        help="as --model.speed.recompute of the jobs; default: what each job does by default",
+    )
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="timed rounds of each stage, at least")
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S",
                         help="further rounds until a stage has taken so long")  # fmt: skip

@@ -67,7 +67,7 @@ def report_attention(
             "no fused attention kernel for %s heads of %d in %s on this GPU: every attention writes its matrix, "
             "%d x %d x %d numbers or %.1f MB a clip and layer, of which %d %s layers keep %.0f MB a clip for the "
             "backward pass, and reads it again. The fused kernels (bfloat16 or float16, a GPU of compute capability "
-            "7.5 or above) write none; model.speed.recompute=true keeps one layer's at a time",
+            "7.5 or above) write none; model.speed.recompute=blocks keeps one layer's at a time",
             part, width, kind, heads, tokens, tokens, matrix / 1e6, layers, part, layers * matrix / 1e6,
         )  # fmt: skip
 

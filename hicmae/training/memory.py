@@ -89,8 +89,8 @@ def _advice(trainer: Trainer, module: LightningModule, batch: ClipBatch, error: 
                 f"keep the clips of a step with data.batch_size={asked // times or 1} and "
                 f"trainer.accumulate_grad_batches={times * trainer.accumulate_grad_batches}"
             )
-    if not getattr(module, "speed", SpeedConfig()).recompute:
-        remedies.append("set model.speed.recompute=true, which trades memory for a third more arithmetic")
+    if getattr(module, "speed", SpeedConfig()).recompute != "blocks":
+        remedies.append("set model.speed.recompute=blocks, which trades memory for a third more arithmetic")
     if found == 0:
         remedies.append("take a smaller model.preset or a device with more memory")
     first = str(error).partition("\n")[0]

@@ -49,7 +49,7 @@ def usable_precision(precision: str, accelerator: str) -> str:
     logger.warning(
         "trainer.precision=%s: %s has neither bfloat16 nor fast float16; training in 32-true instead, which takes "
         "about twice the memory for activations. Set trainer.precision=32-true to do without this warning, and a "
-        "smaller data.batch_size or model.speed.recompute=true where memory is short",
+        "smaller data.batch_size or model.speed.recompute=blocks where memory is short",
         precision, torch.cuda.get_device_name(),
     )  # fmt: skip
     return "32-true"
