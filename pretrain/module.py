@@ -97,20 +97,26 @@ class PretrainModule(pl.LightningModule):
         if self.micro_batch_size is None:
             return
         asked = f"model.micro_batch_size={self.micro_batch_size}"
-        strategy = self.trainer.strategy
-        if type(strategy) not in (SingleDeviceStrategy, DDPStrategy):  # a kind of these may shard gradients
-            raise ValueError(
-                f"{asked} needs one device or the strategy ddp, not {type(strategy).__name__}: gradients of the parts "
-                "are taken past the hooks that share them out. Use ddp, or a smaller data.batch_size instead"
-            )
-        if self.trainer.precision in ("16-mixed", "16-true"):
-            raise ValueError(
-                f"{asked} does not work with trainer.precision={self.trainer.precision}: gradients of the parts are "
-                "taken before the loss is scaled. Use bf16-mixed or 32-true"
-            )
+        if reason := self.why_not_in_parts():
+            raise ValueError(f"{asked} {reason}")
         batch_size: int = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
         if self.micro_batch_size >= batch_size:
             logger.warning("%s has no effect: data.batch_size=%d is not more", asked, batch_size)
+
+    def why_not_in_parts(self) -> str | None:
+        """Why this trainer cannot take batches in parts (``micro_batch_size``), with a remedy; ``None``: it can."""
+        strategy = self.trainer.strategy
+        if type(strategy) not in (SingleDeviceStrategy, DDPStrategy):  # a kind of these may shard gradients
+            return (
+                f"needs one device or the strategy ddp, not {type(strategy).__name__}: gradients of the parts are "
+                "taken past the hooks that share them out. Use ddp, or a smaller data.batch_size instead"
+            )
+        if self.trainer.precision in ("16-mixed", "16-true"):
+            return (
+                f"does not work with trainer.precision={self.trainer.precision}: gradients of the parts are taken "
+                "before the loss is scaled. Use 32-true, or bf16-mixed on a GPU that has bfloat16"
+            )
+        return None
 
     def on_fit_start(self) -> None:
         """The model lies on its device now."""

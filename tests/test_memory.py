@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from hicmae import distributed
 from hicmae.speed import SpeedConfig
-from hicmae.training.memory import MemoryAdvice, largest_that_fits
+from hicmae.training.memory import MemoryAdvice, _search, largest_that_fits
 
 
 @pytest.mark.parametrize("limit", range(12))
@@ -43,9 +43,9 @@ class Rows:
 
 
 class Data(pl.LightningDataModule):
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, views_per_clip: int = 1) -> None:
         super().__init__()
-        self.batch_size = batch_size
+        self.batch_size, self.views_per_clip = batch_size, views_per_clip
 
     def train_dataloader(self) -> Any:
         return DataLoader(range(64), batch_size=self.batch_size, collate_fn=lambda x: Rows(torch.tensor(x).float()))
@@ -76,6 +76,17 @@ class Limited(pl.LightningModule):
         return torch.optim.AdamW(self.parameters())
 
 
+class InParts(Limited):
+    """As pre-training, which may take its batch in parts, unless there is a reason why not."""
+
+    def __init__(self, limit: int, micro_batch_size: int | None = None, why_not: str | None = None, **settings: Any):
+        super().__init__(limit, **settings)
+        self.micro_batch_size, self.why_not = micro_batch_size, why_not
+
+    def why_not_in_parts(self) -> str | None:
+        return self.why_not
+
+
 def failed(module: Limited, data: Data, root: Any, **trainer: Any) -> str:
     fitting = pl.Trainer(
         max_epochs=1, accelerator="cpu", devices=1, precision="bf16-mixed", callbacks=[MemoryAdvice()], logger=False,
@@ -103,19 +114,53 @@ def test_the_error_names_the_largest_batch_the_one_asked_for_and_the_remedies(tm
 
 
 def test_parts_of_a_batch_are_searched_and_advised_where_the_model_takes_them(tmp_path) -> None:
-    whole, parts = Limited(5), Limited(1, recompute="blocks")
-    whole.micro_batch_size, parts.micro_batch_size = None, 4  # type: ignore[assignment]
-    assert "keep the batch and set model.micro_batch_size=5, which changes no result" in failed(
-        whole, Data(16), tmp_path
-    )
-    said = failed(parts, Data(16), tmp_path)
+    said = failed(InParts(5), Data(16), tmp_path)
+    assert "keep the batch and set model.micro_batch_size=5, which changes no result" in said
+    said = failed(InParts(1, micro_batch_size=4, recompute="blocks"), Data(16), tmp_path)
     assert "with model.micro_batch_size=4; the largest that fits is 1" in said
     assert "set model.micro_batch_size=1. (" in said
     assert "recompute" not in said
+    said = failed(InParts(5, why_not="float16"), Data(16), tmp_path)
+    assert "nothing tried again: set data.batch_size=5, or set model.speed.recompute=true" in said
 
 
-def test_one_clip_may_be_too_many(tmp_path) -> None:
-    assert "; not even 1 fits" in failed(Limited(0), Data(2), tmp_path)
+def test_the_batch_size_advised_is_one_that_views_per_clip_allows(tmp_path) -> None:
+    said = failed(InParts(7), Data(16, views_per_clip=4), tmp_path)
+    assert "fits is 7. Nothing was changed and nothing tried again: set data.batch_size=4, or keep the batch" in said
+    said = failed(InParts(3), Data(16, views_per_clip=4), tmp_path)
+    assert "nothing tried again: keep the batch and set model.micro_batch_size=3" in said
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("kind", [Limited, InParts])
+def test_one_clip_may_be_too_many_and_then_no_smaller_batch_is_advised(tmp_path, kind: Any, batch_size: int) -> None:
+    said = failed(kind(0), Data(batch_size), tmp_path)
+    assert "; not even 1 fits. Nothing was changed and nothing tried again: set model.speed.recompute=true" in said
+
+
+def test_there_may_be_no_room_for_the_optimizers_moments(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(like: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(torch, "zeros_like", no_room)
+    assert "in a step with data.batch_size=8; not even 1 fits" in failed(Limited(5), Data(8), tmp_path)
+
+
+@pytest.mark.parametrize(("made", "reserved"), [(0, 4), (1, 2), (2, 0)])
+def test_room_is_kept_for_moments_that_are_not_there_yet(made: int, reserved: int, monkeypatch) -> None:
+    """A step that runs out of memory while it makes them leaves some."""
+    module = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    for parameter in list(module.parameters())[:made]:
+        optimizer.state[parameter] = {"exp_avg": parameter.detach(), "exp_avg_sq": parameter.detach()}
+    held: list[torch.Tensor] = []
+    zeros_like = torch.zeros_like
+    monkeypatch.setattr(torch, "zeros_like", lambda like: held.append(zeros_like(like)) or held[-1])
+    module.device = torch.device("cpu")  # type: ignore[assignment]
+    trainer: Any = SimpleNamespace(optimizers=[optimizer])
+    batch: Any = Rows(torch.zeros(1))
+    assert _search(trainer, module, batch, 1, torch.OutOfMemoryError()) == 0  # type: ignore[arg-type]
+    assert len(held) == reserved
 
 
 def test_a_rank_searches_without_the_others(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +183,7 @@ def test_weights_shared_out_over_ranks_are_not_searched(tmp_path) -> None:
     module = Limited(5)
     said = failed(module, Data(8), tmp_path, strategy=Sharded("cpu"))
     assert module.steps == [8]
-    assert "data.batch_size=8. Nothing was changed" in said
+    assert "data.batch_size=8. Nothing was changed and nothing tried again: set a smaller data.batch_size, or" in said
 
 
 def test_other_errors_pass_unchanged(tmp_path) -> None:

@@ -239,6 +239,12 @@ def make_data(shards: Path, **settings: Any) -> PretrainData:
     return data
 
 
+def test_help_says_what_the_fields_of_settings_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    assert "Keep each block's input alone for the backward" in capsys.readouterr().out  # --model.speed.recompute
+
+
 def test_the_batch_size_counts_views(shards):
     data, plain = make_data(shards, **LESS), make_data(shards)
     assert (data.batch_size, data.loader.batch_size) == (4, 2)  # learning rates follow the views
@@ -348,8 +354,10 @@ def in_parts_of(clips: int, strategy: Strategy, precision: str = "bf16-mixed") -
     ],
 )
 def test_parts_are_refused_where_their_gradients_would_be_lost(strategy, precision, message):
+    job = in_parts_of(2, strategy, precision)
     with pytest.raises(ValueError, match=message):
-        in_parts_of(2, strategy, precision).setup("fit")
+        job.setup("fit")
+    assert message.removeprefix("micro_batch_size=2 ") in str(job.why_not_in_parts()), "MemoryAdvice would advise it"
 
 
 @pytest.mark.parametrize(("clips", "said"), [(3, ""), (4, "micro_batch_size=4 has no effect: data.batch_size=4")])

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
+from jsonargparse import set_docstring_parse_options
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
@@ -36,6 +37,8 @@ from hicmae.training.status import NonFiniteLossError, StepStatus
 from hicmae.user_errors import explains_itself
 
 logger = logging.getLogger(__name__)
+
+set_docstring_parse_options(attribute_docstrings=True)  # --help says what the fields of settings are
 
 _NOISE = (
     r".*LeafSpec.*is deprecated",

@@ -77,18 +77,24 @@ def _advice(trainer: Trainer, module: LightningModule, batch: ClipBatch, error: 
         logger.warning("out of memory with %s=%d: looking for the largest that fits", unit, tried)
         found = _search(trainer, module, batch, tried, error)
     remedies = []
-    if found:
-        remedies.append(f"set {unit}={found}")
-    if unit == "data.batch_size":
-        smaller = max(1, found or asked // 2)
-        if hasattr(module, "micro_batch_size"):
-            remedies.append(f"keep the batch and set model.micro_batch_size={smaller}, which changes no result")
-        else:
+    views: int = getattr(data, "views_per_clip", 1)
+    if unit != "data.batch_size":
+        if found:
+            remedies.append(f"set {unit}={found}")
+    elif found is None:
+        remedies.append("set a smaller data.batch_size")
+    elif whole_clips := found // views * views:
+        remedies.append(f"set data.batch_size={whole_clips}")
+    if unit == "data.batch_size" and asked > 1 and found != 0:
+        smaller = found or asked // 2
+        if not hasattr(module, "why_not_in_parts"):
             times = -(-asked // smaller)
             remedies.append(
                 f"keep the clips of a step with data.batch_size={asked // times or 1} and "
                 f"trainer.accumulate_grad_batches={times * trainer.accumulate_grad_batches}"
             )
+        elif module.why_not_in_parts() is None:
+            remedies.append(f"keep the batch and set model.micro_batch_size={smaller}, which changes no result")
     if getattr(module, "speed", SpeedConfig()).recompute != "blocks":
         remedies.append("set model.speed.recompute=blocks, which trades memory for a third more arithmetic")
     if found == 0:
@@ -114,7 +120,9 @@ def _search(trainer: Trainer, module: LightningModule, batch: ClipBatch, asked: 
     for parameter in parameters:
         parameter.grad = None
     # AdamW makes its two moments at the first step; a batch that leaves no room for them does not fit.
-    reserved = None if any(o.state for o in trainer.optimizers) else [torch.zeros_like(p) for p in parameters * 2]
+    ready = {parameter for optimizer in trainer.optimizers for parameter, state in optimizer.state.items() if state}
+    without_moments = [parameter for parameter in parameters if parameter not in ready]
+    reserved: list[torch.Tensor] = []
 
     def fits(clips: int) -> bool:
         try:
@@ -129,9 +137,12 @@ def _search(trainer: Trainer, module: LightningModule, batch: ClipBatch, asked: 
     gc.collect()
     _empty_cache(module.device)
     try:
+        reserved += [torch.zeros_like(parameter) for parameter in without_moments * 2]
         # Uncompiled, for every size would be compiled anew; the graphs need less memory, not more.
         with distributed.alone(), eagerly():
             return largest_that_fits(fits, asked)
+    except torch.OutOfMemoryError:
+        return 0  # not even the moments fit
     finally:
         del reserved
 

@@ -68,7 +68,8 @@ class TrainingMonitor(Callback):
         if self._due(trainer, step=trainer.global_step + 1):
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             self._grad_norm = joint_norm(gradients)
-            if trainer.scaler is not None:  # float16: the loss was scaled, and with it the gradients
+            # In float16 the loss was scaled, and with it the gradients; a fused optimiser unscales them in its step.
+            if trainer.scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
                 self._grad_norm = self._grad_norm / trainer.scaler.scale(torch.ones_like(self._grad_norm))
             self._lr = max(group["lr"] for group in optimizer.param_groups)  # the schedule moves on right after
 

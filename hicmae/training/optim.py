@@ -136,6 +136,7 @@ def build_optimizer(
     epochs: float,
     depth: int,
     fusion_depth: int,
+    fused: bool = True,
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
     """AdamW over ``model`` with the per-step schedule.
 
@@ -146,6 +147,7 @@ def build_optimizer(
         steps_per_epoch: optimiser steps per epoch.
         epochs: length of the schedule, warm-up included.
         depth, fusion_depth: of the model, for layer-wise decay.
+        fused: take AdamW's fused kernel, which unscales float16's gradients itself.
 
     Raises:
         ValueError: if warm-up is as long as the training.
@@ -159,7 +161,7 @@ def build_optimizer(
         )
     peak, floor = config.peak_lr(global_batch), config.floor_lr(global_batch)
     groups = parameter_groups(model.named_parameters(), config, lr=peak, depth=depth, fusion_depth=fusion_depth)
-    optimizer = torch.optim.AdamW(groups, lr=peak, betas=config.betas, eps=config.eps, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=peak, betas=config.betas, eps=config.eps, fused=fused)
 
     def factor(step: int) -> float:
         return warmup_cosine(step, peak=peak, floor=floor, warmup_steps=warmup, total_steps=total) / peak

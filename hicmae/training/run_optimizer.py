@@ -30,5 +30,7 @@ def run_optimizer(
         epochs=schedule_epochs(trainer.max_epochs, trainer.max_steps, steps_per_epoch),
         depth=config.depth,
         fusion_depth=config.fusion_depth,
+        # Lightning refuses to clip gradients in mixed precision for an optimiser that may unscale them in its step.
+        fused=not (trainer.gradient_clip_val and "mixed" in str(trainer.precision)),
     )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
