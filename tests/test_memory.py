@@ -114,6 +114,15 @@ def test_parts_of_a_batch_are_searched_and_advised_where_the_model_takes_them(tm
     assert "recompute" not in said
 
 
+@pytest.mark.parametrize(("fitting", "advised"), [(7, "set data.batch_size=4, or keep"), (3, "tried again: keep")])
+def test_the_advised_batch_holds_all_views_of_its_clips(tmp_path, fitting: int, advised: str) -> None:
+    module, data = Limited(fitting), Data(16)
+    module.micro_batch_size, data.views_per_clip = None, 4  # type: ignore[assignment]
+    said = failed(module, data, tmp_path)
+    assert advised in said
+    assert f"set model.micro_batch_size={fitting}, which changes no result" in said
+
+
 def test_one_clip_may_be_too_many(tmp_path) -> None:
     assert "; not even 1 fits" in failed(Limited(0), Data(2), tmp_path)
 

@@ -77,8 +77,10 @@ def _advice(trainer: Trainer, module: LightningModule, batch: ClipBatch, error: 
         logger.warning("out of memory with %s=%d: looking for the largest that fits", unit, tried)
         found = _search(trainer, module, batch, tried, error)
     remedies = []
-    if found:
-        remedies.append(f"set {unit}={found}")
+    # A batch holds all views of its clips; a part of one need not.
+    views: int = getattr(data, "views_per_clip", 1) if unit == "data.batch_size" else 1
+    if found and found >= views:
+        remedies.append(f"set {unit}={found // views * views}")
     if unit == "data.batch_size":
         smaller = max(1, found or asked // 2)
         if hasattr(module, "micro_batch_size"):
