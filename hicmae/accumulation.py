@@ -61,11 +61,16 @@ def losses_in_parts(model: HiCMAE, clips: PretrainInput, part_clips: int) -> Pre
 
 
 def _contrast(model: HiCMAE, features: Tensor, clips: PretrainInput) -> tuple[Tensor, Tensor]:
-    """The whole batch's contrastive loss and the gradient of its weighted value with respect to the features."""
-    with torch.enable_grad():
-        leaves = features.float().requires_grad_()
-        loss, _ = model.contrast(leaves, clips)
-        (pull,) = torch.autograd.grad(model.objective.contrastive_weight * loss, leaves)
+    """The whole batch's contrastive loss and the gradient of its weighted value with respect to the features.
+
+    The latter is zero where nobody asks for gradients, as in validation: inference mode could not take it.
+    """
+    wanted = torch.is_grad_enabled()
+    leaves = features.float().requires_grad_(wanted)
+    loss, _ = model.contrast(leaves, clips)
+    if not wanted:
+        return loss, torch.zeros_like(leaves)
+    (pull,) = torch.autograd.grad(model.objective.contrastive_weight * loss, leaves)
     return loss.detach(), pull
 
 

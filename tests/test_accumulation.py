@@ -128,8 +128,9 @@ def test_backward_hands_its_gradients_on_once():
         loss.backward()
 
 
-def test_without_gradients_the_losses_are_the_same(whole):
-    with torch.no_grad():
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])  # the latter: validate
+def test_without_gradients_the_losses_are_the_same(whole, without_gradients):
+    with without_gradients():
         losses = losses_in_parts(model(), inputs(**FLAGS), 2)
     assert not losses.loss.requires_grad
     for name in LOSSES:

@@ -121,7 +121,7 @@ def test_parts_of_a_batch_are_searched_and_advised_where_the_model_takes_them(tm
     assert "set model.micro_batch_size=1. (" in said
     assert "recompute" not in said
     said = failed(InParts(5, why_not="float16"), Data(16), tmp_path)
-    assert "nothing tried again: set data.batch_size=5, or set model.speed.recompute=true" in said
+    assert "nothing tried again: set data.batch_size=5, or set model.speed.recompute=blocks" in said
 
 
 def test_the_batch_size_advised_is_one_that_views_per_clip_allows(tmp_path) -> None:
@@ -135,7 +135,7 @@ def test_the_batch_size_advised_is_one_that_views_per_clip_allows(tmp_path) -> N
 @pytest.mark.parametrize("kind", [Limited, InParts])
 def test_one_clip_may_be_too_many_and_then_no_smaller_batch_is_advised(tmp_path, kind: Any, batch_size: int) -> None:
     said = failed(kind(0), Data(batch_size), tmp_path)
-    assert "; not even 1 fits. Nothing was changed and nothing tried again: set model.speed.recompute=true" in said
+    assert "; not even 1 fits. Nothing was changed and nothing tried again: set model.speed.recompute=blocks" in said
 
 
 def test_there_may_be_no_room_for_the_optimizers_moments(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
