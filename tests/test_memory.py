@@ -136,9 +136,12 @@ def test_weights_shared_out_over_ranks_are_not_searched(tmp_path) -> None:
         """Stands for one whose weights are not whole on any rank."""
 
     module = Limited(5)
+    module.micro_batch_size = None  # type: ignore[assignment]
     said = failed(module, Data(8), tmp_path, strategy=Sharded("cpu"))
     assert module.steps == [8]
     assert "data.batch_size=8. Nothing was changed" in said
+    assert "set data.batch_size=4, on more devices" in said
+    assert "micro_batch_size" not in said, "it is refused with such a strategy"
 
 
 def test_other_errors_pass_unchanged(tmp_path) -> None:

@@ -72,8 +72,9 @@ def _advice(trainer: Trainer, module: LightningModule, batch: ClipBatch, error: 
     if part is not None and part < asked:
         unit, tried = "model.micro_batch_size", part
     found = None
-    # Weights that are shared out over ranks cannot be used without the others.
-    if type(trainer.strategy) in (SingleDeviceStrategy, DDPStrategy):
+    # Weights that are shared out over ranks cannot be used without the others, nor their batch be taken in parts.
+    whole = type(trainer.strategy) in (SingleDeviceStrategy, DDPStrategy)
+    if whole:
         logger.warning("out of memory with %s=%d: looking for the largest that fits", unit, tried)
         found = _search(trainer, module, batch, tried, error)
     remedies = []
@@ -81,7 +82,9 @@ def _advice(trainer: Trainer, module: LightningModule, batch: ClipBatch, error: 
         remedies.append(f"set {unit}={found}")
     if unit == "data.batch_size":
         smaller = max(1, found or asked // 2)
-        if hasattr(module, "micro_batch_size"):
+        if not whole:
+            remedies.append(f"set data.batch_size={smaller}, on more devices if the joint batch is to stay")
+        elif hasattr(module, "micro_batch_size"):
             remedies.append(f"keep the batch and set model.micro_batch_size={smaller}, which changes no result")
         else:
             times = -(-asked // smaller)
