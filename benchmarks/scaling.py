@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.communication import RANKS, WAYS, Way, counted, expected
 from hicmae import __version__
 from hicmae.config import ModelConfig
-from hicmae.pretraining import HiCMAE, Masks
+from hicmae.flops import pretraining_macs
+from hicmae.masking import visible_count
+from hicmae.pretraining import HiCMAE
 
 GPUS = (1, 2, 4, 8, 16, 32, 64)
 _FORMATS = ("h264 + aac", "h264 + wav", "jpeg + wav", "h264 + aac, 2 windows a clip", "jpeg + wav, 2 windows a clip")
@@ -55,19 +56,13 @@ class Network:
 
 
 def forward_macs(config: ModelConfig, *, video_mask: float = 0.9, audio_mask: float = 0.8) -> int:
-    """Multiply-adds of a clip's forward pass, counted from the operators."""
-    with torch.device("meta"):
-        model = HiCMAE(config)
-        time, rows, columns = config.video_grid
-        seen = time * (rows * columns - int(rows * columns * video_mask))
-        heard = config.audio_tokens - int(config.audio_tokens * audio_mask)
-        index = [torch.zeros(1, n, dtype=torch.long) for n in
-                 (seen, config.video_tokens - seen, heard, config.audio_tokens - heard)]  # fmt: skip
-        masks = Masks(video_visible=index[0], video_masked=index[1], audio_visible=index[2], audio_masked=index[3])
-        video = torch.empty(1, config.video_tokens, config.video_patch_values)
-        with FlopCounterMode(display=False) as counter:
-            model.predict(video, torch.empty(1, config.audio_tokens, config.audio_patch_values), masks)
-    return counter.get_total_flops() // 2
+    """Multiply-adds of a clip's forward pass with the paper's masks."""
+    time, rows, columns = config.video_grid
+    return pretraining_macs(
+        config,
+        video_visible=time * visible_count(rows * columns, video_mask),
+        audio_visible=visible_count(config.audio_tokens, audio_mask),
+    )
 
 
 def sending_s(model: HiCMAE, way: Way, given: Assumptions, network: Network, *, gpus: int, batch: int) -> list[float]:

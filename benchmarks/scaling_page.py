@@ -81,7 +81,7 @@ def _table(result: dict[str, Any], networks: list[str], first: str, gpus: int) -
         f"{row['preset']} has {row['parameters'] / 1e6:.1f} M parameters and {row['macs'] / 1e9:.2f} GMAC a clip and "
         "forward pass" for row in sizes
     )  # fmt: skip
-    return f"{_markdown(head, lines)}\n\nCounted from the operators: {about}."
+    return f"{_markdown(head, lines)}\n\nCounted from the configuration: {about}."
 
 
 def _check(rows: list[dict[str, Any]]) -> str:

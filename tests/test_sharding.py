@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.utils
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 import hicmae
 from benchmarks.communication import WAYS, expected
 from hicmae.data.shard_writer import write_shards
+from hicmae.speed import SpeedConfig, accelerate
+from hicmae.training.sharding import ShardedStrategy, shard, whole_state
 from pretrain.__main__ import main
 from tests import test_finetune, test_pretrain
 from tests.corpus import make_corpus
 from tests.sharded_runs import BATCH
 from tests.test_pretrain import curve, lines, weights
-from tests.tiny_model import TINY
+from tests.tiny_model import TINY, pretraining_batch, pretraining_model
 
+SHALLOW = dataclasses.replace(TINY, depth=1, fusion_depth=1, decoder_depth=2, taps=(0,))
 SHARDED = ["--trainer.devices=2", "--trainer.strategy=sharded", "--model.objective.negatives=global"]
 
 
@@ -129,9 +138,54 @@ def test_a_step_sends_what_the_formulas_say(runs: Path) -> None:
         return [one["kind"], one["what"]]
 
     for way, (traffic, loss) in found.items():
-        formula = [asdict(one) for one in expected(model, way, ranks=2, batch=BATCH)]
+        formula = [dataclasses.asdict(one) for one in expected(model, way, ranks=2, batch=BATCH)]
         assert sorted(traffic, key=order) == sorted(formula, key=order), way
         assert loss == pytest.approx(found["ddp"][1], rel=0.02 if way.startswith("sharded_bf16") else 1e-6), way
+
+
+@pytest.fixture
+def lone(tmp_path: Path) -> Iterator[DeviceMesh]:
+    """A group of this process alone: nothing is sent, but all hooks of sharing out are there."""
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+def gradients(model: hicmae.HiCMAE) -> dict[str, torch.Tensor | None]:
+    return {name: whole_state({"": p.grad}, keep=True)[""] for name, p in model.named_parameters()}
+
+
+def test_batches_that_are_accumulated_exchange_no_gradients_before_the_last(lone: DeviceMesh) -> None:
+    strategy, plain = ShardedStrategy(), pretraining_model()
+    strategy._lightning_module = SimpleNamespace(model=pretraining_model())  # type: ignore[assignment]
+    model = strategy._lightning_module.model
+    shard(model, lone)
+    with strategy.block_backward_sync():
+        model(*pretraining_batch(2)).loss.backward()
+    assert set(gradients(model).values()) == {None}
+    model(*pretraining_batch(2, seed=1)).loss.backward()
+    for seed in (0, 1):
+        plain(*pretraining_batch(2, seed=seed)).loss.backward()
+    found = gradients(model)
+    for name, gradient in gradients(plain).items():
+        torch.testing.assert_close(found[name], gradient, msg=name)
+
+
+def test_compiled_blocks_have_the_same_gradients(lone: DeviceMesh) -> None:
+    torch._dynamo.reset()
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    torch.manual_seed(0)
+    plain = hicmae.HiCMAE(SHALLOW)
+    compiled = copy.deepcopy(plain)
+    shard(compiled, lone)
+    accelerate(compiled, SpeedConfig(compile="blocks"), "cpu", backend="eager")
+    for model in (plain, compiled):
+        model(*pretraining_batch(2)).loss.backward()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > graphs
+    torch._dynamo.reset()
+    found = gradients(compiled)
+    for name, gradient in gradients(plain).items():
+        torch.testing.assert_close(found[name], gradient, msg=name)
 
 
 # ---------------------------------------------------------------- what does not go
@@ -141,6 +195,7 @@ def test_a_step_sends_what_the_formulas_say(runs: Path) -> None:
     ("job", "setting", "message"),
     [
         ("pretrain", "--trainer.precision=64-true", "trainer.precision=64-true does not go with"),
+        ("pretrain", "--model.speed.compile=whole", "model.speed.compile=whole does not go with"),
         ("finetune", "--trainer.max_epochs=1", "is for pre-training alone"),
     ],
 )

@@ -56,8 +56,9 @@ class ShardedStrategy(DDPStrategy):
         """Share the model out over the ranks, if it is to be trained, and make its optimiser.
 
         Raises:
-            ValueError: another job than pre-training, a precision other than float32 and bf16-mixed, or
-                ``micro_batch_size``, whose gradients are taken outside of the model's own forward pass.
+            ValueError: another job than pre-training, a precision other than float32 and bf16-mixed, compilation of
+                more than blocks, whose weights come together between graphs, or ``micro_batch_size``, whose gradients
+                are taken outside of the model's own forward pass.
         """
         assert self.accelerator is not None
         module: Any = self.lightning_module
@@ -84,6 +85,10 @@ class ShardedStrategy(DDPStrategy):
             raise ValueError(
                 f"trainer.precision={self.precision_plugin.precision} does not go with trainer.strategy={SHARDED}; "
                 f"take {' or '.join(_PRECISIONS)}"
+            )
+        if module.speed.compile == "whole":
+            raise ValueError(
+                f"model.speed.compile=whole does not go with trainer.strategy={SHARDED}; take blocks, or auto"
             )
         if getattr(module, "micro_batch_size", None) is not None:
             raise ValueError(
