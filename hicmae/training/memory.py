@@ -87,13 +87,14 @@ def _advice(trainer: Trainer, module: LightningModule, batch: ClipBatch, error: 
         remedies.append(f"set data.batch_size={whole_clips}")
     if unit == "data.batch_size" and asked > 1 and found != 0:
         smaller = found or asked // 2
-        if not hasattr(module, "why_not_in_parts"):
+        why_not: Callable[[], str | None] | None = getattr(module, "why_not_in_parts", None)
+        if why_not is None:
             times = -(-asked // smaller)
             remedies.append(
                 f"keep the clips of a step with data.batch_size={asked // times or 1} and "
                 f"trainer.accumulate_grad_batches={times * trainer.accumulate_grad_batches}"
             )
-        elif module.why_not_in_parts() is None:
+        elif why_not() is None:
             remedies.append(f"keep the batch and set model.micro_batch_size={smaller}, which changes no result")
     if not getattr(module, "speed", SpeedConfig()).recompute:
         remedies.append("set model.speed.recompute=true, which trades memory for a third more arithmetic")
