@@ -590,6 +590,15 @@ def test_against_takes_the_training_stages(
     assert ("embed" in shown) == bool(stages)
 
 
+def test_both_models_may_be_too_much_for_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hicmae.bench.versus.check_reference", lambda path, settings: None)
+    monkeypatch.setattr("hicmae.bench.versus.versus", lambda path, stage, settings: memory_of(3)(settings.batch))
+    assert main(["bench", "--device", "cpu", "--against", "a/checkout"]) == 2
+    assert "--batch 4 does not fit into the GPU's memory with both models (pretrain)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -46,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write. Returns 1 if a stage is slower than in the baseline, else 0."""
+    import torch
+
     from hicmae.bench.compare import check_comparable, check_stages
     from hicmae.bench.result import BenchResult
     from hicmae.bench.run import measure
@@ -74,7 +76,13 @@ def run(args: argparse.Namespace) -> int:
     if against:
         for stage in beside:
             _say(f"{stage} beside the reference")
-            pairs += versus(against, stage, settings)
+            try:
+                pairs += versus(against, stage, settings)
+            except torch.OutOfMemoryError:
+                raise ValueError(
+                    f"--batch {settings.batch} does not fit into the GPU's memory with both models ({stage}): give "
+                    "fewer clips"
+                ) from None
     result = BenchResult.now(settings, shlex.join(["hicmae", *sys.argv[1:]]), rows, pairs)
     sys.stdout.write(as_text(result))
     if "trace" in given:
