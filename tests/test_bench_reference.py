@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,22 +12,25 @@ import torch
 from timm.models import is_model
 from torch import nn
 
-from hicmae.bench import versus
+from hicmae.bench import memory, versus
 from hicmae.bench.batch import SyntheticBatch
 from hicmae.bench.measure import timed
-from hicmae.bench.memory import measure_growth
 from hicmae.bench.reference import PUBLISHED, Published, Reference
 from hicmae.bench.reference_checkout import MODULES, Checkout
 from hicmae.bench.reference_pair import Pair, finetuning_pair, pretraining_pair
 from hicmae.bench.settings import BenchSettings
-from hicmae.config import ModelConfig
+from hicmae.config import PRESETS, ModelConfig
 from tests.fake_reference import FILES, write_checkout
+from tests.tiny_model import TINY
 
 PAIRS = {"pretrain": pretraining_pair, "finetune": finetuning_pair}
 
 
 @pytest.fixture(autouse=True)
 def micro_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is a far smaller model here."""
+    fields = {k: v for k, v in TINY.to_dict().items() if v != getattr(ModelConfig(), k)}
+    monkeypatch.setitem(PRESETS, "micro", fields)
     monkeypatch.setitem(PUBLISHED, "micro", Published(pretraining="pretrain_fake", recognizer="avit_fake"))
 
 
@@ -132,6 +137,23 @@ def test_imports_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not [file for file in tmp_path.iterdir() if file.suffix != ".py"]
 
 
+def test_an_environment_in_the_checkout_stays_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages = tmp_path / ".venv" / "lib"
+    packages.mkdir(parents=True)
+    for name in ("installed_here", "imported_later"):
+        (packages / f"{name}.py").write_text("")
+    monkeypatch.syspath_prepend(packages)
+    before = importlib.import_module("installed_here")
+    try:
+        Checkout.at(write_checkout(tmp_path, optim_factory="import imported_later\n" + FILES["optim_factory"]))
+        assert sys.modules["installed_here"] is before
+        assert "imported_later" in sys.modules
+        assert "optim_factory" not in sys.modules
+    finally:
+        for name in ("installed_here", "imported_later"):
+            sys.modules.pop(name, None)
+
+
 def test_two_checkouts_do_not_mix(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -190,7 +212,7 @@ def test_other_arguments_are_reported(tmp_path: Path) -> None:
 
 
 def test_other_weights_are_reported(tmp_path: Path) -> None:
-    text = FILES["modeling_pretrain_av"].replace('preset("micro")', 'preset("micro", depth=5, taps=(1, 2, 4))')
+    text = FILES["modeling_pretrain_av"].replace('preset("micro")', 'preset("micro", depth=5)')
     with pytest.raises(ValueError, match="has other weights than ours"):
         make_pair(tmp_path, "pretrain", modeling_pretrain_av=text)
 
@@ -216,9 +238,22 @@ def test_the_bench_times_both_and_the_memory_of_theirs_alone(
         if against is None:
             return 1
         batch = SyntheticBatch.make(settings.config, settings.batch, settings.torch_device)
-        return measure_growth(settings.torch_device, lambda: versus.reference_step(against, stage, settings, batch))
+        step = versus.reference_step(versus.load_reference(against, settings), stage, settings, batch)
+        return 2 if step() > 0 else 0
 
     monkeypatch.setattr(versus, "peak_memory", peak_memory)
     whole, part = versus.versus(path, stage, settings)
     assert len(whole.ours_seconds) == len(whole.theirs_seconds) == len(part.theirs_seconds) == 1
-    assert whole.theirs_peak_bytes
+    assert (whole.ours_peak_bytes, whole.theirs_peak_bytes) == (1, 2)
+
+
+def test_libraries_of_the_checkout_are_no_memory_of_their_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(versus, "load_reference", lambda path, settings: order.append(f"imported {path}"))
+    monkeypatch.setattr(memory, "measure_growth", lambda device, build: order.append("measured") or 7)
+    settings = BenchSettings(preset="micro", batch=1)
+    memory._main("pretrain", json.dumps(dataclasses.asdict(settings)), "a/checkout")
+    assert order == ["imported a/checkout", "measured"]
+    assert capsys.readouterr().out == "7\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hicmae.bench.measure import Spread
@@ -66,6 +67,20 @@ def check_comparable(baseline: BenchResult, settings: BenchSettings) -> None:
         raise ValueError(
             f"the baseline of {baseline.date} cannot be compared with: {', '.join(differing)}; give the same options, "
             "or measure a baseline on this machine"
+        )
+
+
+def check_stages(baseline: BenchResult, stages: Sequence[str]) -> None:
+    """Refuse a baseline that no stage can be compared with, before anything is measured.
+
+    Raises:
+        ValueError: says which stages it has.
+    """
+    has = {row.name.split(",")[0] for row in baseline.rows}
+    if not has.intersection(stages):
+        raise ValueError(
+            f"the baseline of {baseline.date} has none of the stages {', '.join(stages) or '(none is given)'}; it has "
+            f"{', '.join(row.name for row in baseline.rows) or 'none'}: name them with --stages"
         )
 
 

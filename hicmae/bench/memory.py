@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import resource
@@ -99,13 +100,13 @@ def _main(stage: str, settings: str, against: str | None = None) -> None:
     torch.set_num_threads(chosen.threads)
     batch = SyntheticBatch.make(chosen.config, chosen.batch, chosen.torch_device)
 
-    def build() -> Callable[[], object]:
-        if against is None:
-            return stage_step(stage, chosen, batch)
-        from hicmae.bench.versus import reference_step
+    if against is None:
+        build = functools.partial(stage_step, stage, chosen, batch)
+    else:
+        from hicmae.bench.versus import load_reference, reference_step
 
-        return reference_step(against, stage, chosen, batch)
-
+        # Imported before memory is measured: their libraries do not count, as ours do not.
+        build = functools.partial(reference_step, load_reference(against, chosen), stage, chosen, batch)
     sys.stdout.write(f"{measure_growth(chosen.torch_device, build)}\n")
 
 

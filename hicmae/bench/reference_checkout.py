@@ -104,6 +104,7 @@ def importing_from(folder: Path) -> Iterator[None]:
     there again, and no compiled files lie in ``folder``.
     """
     set_aside = {file.stem for file in folder.glob("*.py")}
+    known = dict(sys.modules)
     before = {name: module for name, module in sys.modules.items() if name.split(".")[0] in set_aside}
     search_path, no_bytecode = list(sys.path), sys.dont_write_bytecode
     with contextlib.ExitStack() as stack:
@@ -119,8 +120,11 @@ def importing_from(folder: Path) -> Iterator[None]:
         finally:
             sys.path[:], sys.dont_write_bytecode = search_path, no_bytecode
             sys.path_importer_cache.pop(str(folder), None)
-            for name in [name for name, module in sys.modules.items() if _lies_in(module, folder)]:
-                del sys.modules[name]
+            # An environment may lie in the checkout: what was imported from it, this library too, stays.
+            own = set_aside | {entry.name for entry in folder.iterdir() if entry.is_dir()}
+            for name, module in list(sys.modules.items()):
+                if name.split(".")[0] in own and known.get(name) is not module and _lies_in(module, folder):
+                    del sys.modules[name]
             sys.modules.update(before)
 
 

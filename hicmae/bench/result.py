@@ -153,12 +153,17 @@ class BenchResult:
             raise ValueError(f"{path} was not written by hicmae bench; give a bench.json") from None
         if schema != SCHEMA:
             raise ValueError(f"{path} has schema {schema}, this version reads {SCHEMA}: measure the baseline again")
-        return cls(
-            settings=BenchSettings(**values["settings"]),
-            rows=tuple(_built(Row, row) for row in values["rows"]),
-            versus=tuple(_built(Versus, pair) for pair in values["versus"]),
-            **{name: values[name] for name in ("machine", "command", "date", "versions")},
-        )
+        try:
+            return cls(
+                settings=BenchSettings(**values["settings"]),
+                rows=tuple(_built(Row, row) for row in values["rows"]),
+                versus=tuple(_built(Versus, pair) for pair in values["versus"]),
+                **{name: values[name] for name in ("machine", "command", "date", "versions")},
+            )
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"{path} is of another version, or damaged ({error}): measure the baseline again"
+            ) from None
 
 
 def _built(cls: type, values: Mapping[str, Any]) -> Any:

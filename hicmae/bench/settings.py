@@ -53,6 +53,9 @@ class BenchSettings:
             raise ValueError(f"compile={self.compile!r} is not known; choose {', '.join(get_args(Compile))}")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision={self.precision!r} is not known; choose fp32 or bf16")
+
+    def check_device(self) -> None:
+        """``ValueError`` where the device lacks the precision: not when made, as other machines' settings are read."""
         if self.precision == "bf16" and self.on_gpu and not has_bfloat16():
             raise ValueError(f"precision=bf16: {torch.cuda.get_device_name()} has no bfloat16; give fp32")
 

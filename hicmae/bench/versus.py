@@ -32,7 +32,7 @@ def check_reference(path: str, settings: BenchSettings) -> None:
         raise ValueError(
             f"--precision {settings.precision} with --against: on this device ours is compared in {usual}"
         )  # fmt: skip
-    _reference(path, settings)
+    load_reference(path, settings)
 
 
 def versus(path: str, stage: str, settings: BenchSettings) -> list[Versus]:
@@ -52,7 +52,7 @@ def versus(path: str, stage: str, settings: BenchSettings) -> list[Versus]:
     def prepare(model: nn.Module) -> None:
         accelerate_as(settings, model)
 
-    pair: Any = make[stage](_reference(path, settings), settings.batch, prepare=prepare)
+    pair: Any = make[stage](load_reference(path, settings), settings.batch, prepare=prepare)
     steps: dict[str, Callable[[], object]] = {
         "ours, whole": pair.ours.whole,
         "theirs, whole": pair.theirs.whole,
@@ -81,9 +81,9 @@ def versus(path: str, stage: str, settings: BenchSettings) -> list[Versus]:
     ]
 
 
-def reference_step(path: str, stage: str, settings: BenchSettings, batch: SyntheticBatch) -> Callable[[], object]:
+def reference_step(reference: Any, stage: str, settings: BenchSettings, batch: SyntheticBatch) -> Callable[[], object]:
     """The reference's whole step alone, for its memory."""
-    pairs, reference = _load("reference_pair"), _reference(path, settings)
+    pairs = _load("reference_pair")
     if stage == "pretrain":
         step = reference.pretraining_step(pairs.our_pretraining(settings.config, settings.torch_device), batch)
     else:
@@ -97,6 +97,7 @@ def _load(module: str) -> Any:
     return importlib.import_module(f"hicmae.bench.{module}")
 
 
-def _reference(path: str, settings: BenchSettings) -> Any:
+def load_reference(path: str, settings: BenchSettings) -> Any:
+    """The ``Reference`` of a checkout, whose modules are imported here; errors as ``Reference.at``."""
     torch.set_num_threads(settings.threads)
     return _load("reference").Reference.at(path, settings.preset, settings.torch_device)

@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write. Returns 1 if a stage is slower than in the baseline, else 0."""
-    from hicmae.bench.compare import check_comparable
+    import torch
+
+    from hicmae.bench.compare import check_comparable, check_stages
     from hicmae.bench.result import BenchResult
     from hicmae.bench.run import measure
     from hicmae.bench.settings import STAGES, known_stages
@@ -62,18 +64,29 @@ def run(args: argparse.Namespace) -> int:
     named: str | None = given.get("stages")
     settings = _settings(args)
     stages = known_stages(named) if named else () if against else STAGES
+    beside = [stage for stage in TRAINING if not named or stage in stages] if against else []
     if against:
+        if not beside:
+            raise ValueError(f"--against compares {' and '.join(TRAINING)}; --stages {named} has neither")
         check_reference(against, settings)
     baseline = BenchResult.read(given["baseline"]) if "baseline" in given else None
     best = args.batch == "best"
-    if baseline is not None and not best:
-        check_comparable(baseline, settings)
+    if baseline is not None:
+        check_stages(baseline, stages)
+        if not best:
+            check_comparable(baseline, settings)
     settings, rows = measure(settings, stages, best=best, say=_say)
     pairs = []
     if against:
-        for stage in [stage for stage in TRAINING if not named or stage in stages]:
+        for stage in beside:
             _say(f"{stage} beside the reference")
-            pairs += versus(against, stage, settings)
+            try:
+                pairs += versus(against, stage, settings)
+            except torch.OutOfMemoryError:
+                raise ValueError(
+                    f"--batch {settings.batch} does not fit into the GPU's memory with both models ({stage}): give "
+                    "fewer clips"
+                ) from None
     result = BenchResult.now(settings, shlex.join(["hicmae", *sys.argv[1:]]), rows, pairs)
     sys.stdout.write(as_text(result))
     if "trace" in given:
@@ -90,7 +103,7 @@ def _settings(args: argparse.Namespace) -> BenchSettings:
     device = one_device(args.device)
     if args.batch != "best" and not args.batch.isdecimal():
         raise ValueError(f"--batch {args.batch} must be a number of clips, or best")
-    return BenchSettings(
+    settings = BenchSettings(
         preset=args.preset,
         batch=4 if args.batch == "best" else int(args.batch),
         device=device,
@@ -102,6 +115,8 @@ def _settings(args: argparse.Namespace) -> BenchSettings:
         rounds=args.rounds,
         seconds=args.seconds,
     )
+    settings.check_device()
+    return settings
 
 
 def _trace(path: Path, stages: tuple[str, ...], settings: BenchSettings) -> None:
