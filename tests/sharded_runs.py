@@ -29,7 +29,7 @@ BATCH = 3
 def run_rank(rank: int, folder: Path, ports: list[int]) -> None:
     """All runs, as this rank; ends with the first that fails."""
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1"}
-    hicmae.training.cli._usable_precision = lambda precision, accelerator: precision  # this processor has bfloat16
+    hicmae.training.cli.usable_precision = lambda precision, accelerator: precision  # this processor has bfloat16
     for name in ("draw_curves", "draw_reconstruction"):
         setattr(pretrain.callbacks, name, lambda *args, **more: None)
     for arguments, port in zip(json.loads((folder / "runs.json").read_text()), ports[1:], strict=True):

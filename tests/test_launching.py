@@ -31,7 +31,7 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(free_port()))
     yield
-    if dist.is_initialized():  # a stopped job's process ends without leaving
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 
@@ -55,6 +55,7 @@ def test_under_slurm_a_signal_saves_once_and_leaves_the_requeueing_to_the_batch_
         main(test_pretrain.arguments(shards, tmp_path, "--trainer.strategy=ddp",
                                      "--trainer.callbacks+=tests.test_launching.SignalAtStep2"))  # fmt: skip
     assert stop.value.code == 128 + signal.SIGUSR1
+    assert not dist.is_initialized(), "threads of gloo may abort a process that ends so, with another status"
     assert isinstance(SignalAtStep2.environment, SLURMEnvironment)
     assert not SignalAtStep2.environment.auto_requeue
     assert sorted(path.name for path in tmp_path.rglob("*.ckpt")) == ["last.ckpt", "step00000003.ckpt"]  # no hpc_ckpt_1

@@ -79,3 +79,14 @@ def test_without_locks_folders_are_made_and_none_is_taken_for_a_leftover(
             assert used.exists()
         assert not other.exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_listed_can_be_written_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as now:
+        now.setattr(Path, "iterdir", refuse)
+        with passing_folder(tmp_path, ".export-") as folder:
+            assert folder.is_dir()
+    assert not list(tmp_path.iterdir())

@@ -36,9 +36,13 @@ def passing_folder(parent: Path, prefix: str, *, stays_with: str | None = None) 
 
 
 def _remove_left_behind(parent: Path, prefix: str, stays_with: str | None) -> None:
-    for folder in parent.iterdir():
+    try:
+        there = [folder for folder in parent.iterdir() if folder.name.startswith(prefix)]
+    except OSError:
+        return  # a folder to write into, but not to list
+    for folder in there:
         try:
-            if not folder.name.startswith(prefix) or not (folder / ".lock").exists():
+            if not (folder / ".lock").exists():
                 continue
             if time.time() - folder.stat().st_mtime < _FRESH_S or (stays_with and (folder / stays_with).exists()):
                 continue

@@ -33,7 +33,7 @@ from hicmae.training.provenance import RunProvenance
 from hicmae.training.resume import RunIsFinishedError, choose_start
 from hicmae.training.resume_points import ResumePoints
 from hicmae.training.run_record import RunRecord
-from hicmae.training.status import NonFiniteLossError, StepStatus
+from hicmae.training.status import NonFiniteLossError, StepStatus, StopRequestedError
 from hicmae.user_errors import explains_itself
 
 logger = logging.getLogger(__name__)
@@ -153,6 +153,11 @@ def run_job(name: str, job: Callable[[], Any]) -> int:
     except RunIsFinishedError:
         _leave_group()
         return 0
+    except StopRequestedError:  # of all ranks at the same step
+        if dist.is_available() and dist.is_initialized():
+            dist.barrier()  # srun and torchrun end the others once one has left so, and rank 0 has more to write
+        _leave_group()
+        raise
     except (
         NonFiniteLossError, CheckpointNotWrittenError, DataStoppedError, UnusableDataError, torch.OutOfMemoryError
     ) as error:  # fmt: skip
