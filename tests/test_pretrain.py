@@ -242,7 +242,7 @@ def make_data(shards: Path, **settings: Any) -> PretrainData:
 def test_help_says_what_the_fields_of_settings_are(capsys):
     with pytest.raises(SystemExit):
         main(["fit", "--help"])
-    assert "Keep each block's input alone for the backward" in capsys.readouterr().out  # --model.speed.recompute
+    assert "What is not kept for the backward pass" in capsys.readouterr().out  # --model.speed.recompute
 
 
 def test_the_batch_size_counts_views(shards):
@@ -267,7 +267,8 @@ def test_the_model_is_told_of_views_and_of_what_to_decode(shards):
         rows = data.transfer_batch_to_device(data.on_before_batch_transfer(batch, 0), torch.device("cpu"), 0)
         assert len(rows.clip_ids) == 4  # what the log counts
         assert torch.isfinite(module(rows).loss)
-    (inputs, less), (_, plain) = calls
+    (_, less), (_, plain) = calls
+    inputs = [less[name] for name in ("video", "log_mel", "video_visible", "audio_visible")]
     assert less["clip_of"].tolist() == [rows_of for rows_of in less["clip_of"][::2].tolist() for _ in range(2)]
     assert len(set(less["clip_of"].tolist())) == 2
     assert [len(x) for x in inputs] == [4] * 4
@@ -402,7 +403,9 @@ def test_a_compiled_and_recomputed_run_computes_the_same_and_goes_on_exactly(
     fast = arguments(shards, tmp_path, "--model.speed.compile=blocks", "--model.speed.recompute=blocks")
     assert main([*fast, "--trainer.max_steps=4"]) == 0
     made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    assert 0 < made <= 8
+    # Blocks of two encoders and two decoders, cross blocks of both streams, of both decoders and of their last layers;
+    # more would be made anew at each step.
+    assert 0 < made <= 10
     assert main([*fast, "--ckpt_path=auto"]) == 0
     torch._dynamo.reset()
     assert curve(tmp_path) == curve(undisturbed)
