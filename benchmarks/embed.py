@@ -21,21 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.long_video import export_untrained
 from benchmarks.voxceleb_like import make_originals
+from hicmae.bench.measure import MatrixProduct, timed
+from hicmae.flops import recognition_macs
 from hicmae.inference.batches import batches_of, model_inputs
 from hicmae.inference.embedder import Embedder
 from hicmae.inference.items import find_items
 from hicmae.inference.windows import ClipWindow, read_windows
-from hicmae.transform import ModelInputs
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BATCHES = (1, 2, 8)
 GPU_BATCHES = (1, 2, 8, 32, 128)
-PEAK_SIDE = {"cpu": 2048, "cuda": 8192}
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
@@ -64,50 +62,36 @@ def before_the_model(embedder: Embedder, clips: str) -> tuple[dict[str, float], 
     return {"decoding_s": decoding / len(windows), "inputs_s": preparing / len(windows)}, windows
 
 
-def macs_of_a_window(embedder: Embedder, inputs: ModelInputs) -> float:
-    """Multiply-adds of matrix products, attention included."""
-    # The counter knows attention by the products that it is made of.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        embedder.backbone(**inputs)
-    return counter.get_total_flops() / 2
-
-
 def model_rows(embedder: Embedder, windows: list[ClipWindow], rounds: int) -> dict[str, Any]:
     """Seconds a window of the model alone by batch size and precision, in turn with a large matrix product."""
     device = embedder.device
     sizes = BATCHES if device.type == "cpu" else GPU_BATCHES
     full = [windows[place % len(windows)] for place in range(max(sizes))]
     inputs = {size: model_inputs(full[:size], embedder._transform) for size in sizes}
-    macs = macs_of_a_window(embedder, inputs[1])
-    side = PEAK_SIDE[device.type]
-    times: dict[tuple[str, int], list[float]] = {}
-    peaks: dict[str, list[float]] = {}
+    macs = recognition_macs(embedder.backbone.config)
     features: dict[str, torch.Tensor] = {}
 
     def run(precision: str, size: int) -> None:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             features[precision] = embedder.backbone(**inputs[size]).pooled.float()
 
-    for precision in PRECISIONS:
-        run(precision, sizes[0])  # warms up
-    for _ in range(rounds):
-        for precision, dtype in PRECISIONS.items():
-            matrix = torch.randn(side, side, device=device).to(dtype)
-            took = seconds(lambda matrix=matrix: matrix @ matrix, device)
-            peaks.setdefault(precision, []).append(2 * side**3 / took)
-            for size in sizes:
-                took = seconds(functools.partial(run, precision, size), device)
-                times.setdefault((precision, size), []).append(took)
+    products = {precision: MatrixProduct(device, dtype) for precision, dtype in PRECISIONS.items()}
+    models = {(precision, size): functools.partial(run, precision, size) for precision in PRECISIONS for size in sizes}
+    steps = {**products, **{f"{precision} {size}": step for (precision, size), step in models.items()}}
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    # The least of the rounds: whatever else the machine does only adds.
+    least = {name: min(taken) for name, taken in timed(steps, rounds=rounds, device=device, clock=clock).items()}
+    peaks = {precision: product.flops / least[precision] for precision, product in products.items()}
     rows = []
-    for (precision, size), took_s in times.items():
-        each = min(took_s) / size  # whatever else the machine does only adds
-        share = 2 * macs / each / max(peaks[precision])
+    for precision, size in models:
+        each = least[f"{precision} {size}"] / size
+        share = 2 * macs / each / peaks[precision]
         rows.append({"precision": precision, "batch": size, "seconds": each, "share_of_peak": share})
     difference = (features["bf16"] - features["fp32"]).abs().max() / features["fp32"].abs().max()
     cosine = torch.nn.functional.cosine_similarity(features["bf16"], features["fp32"]).min()
     return {
         "gmacs": macs / 1e9,
-        "peak_gflops": {precision: max(found) / 1e9 for precision, found in peaks.items()},
+        "peak_gflops": {precision: peak / 1e9 for precision, peak in peaks.items()},
         "model": rows,
         "bf16_difference": float(difference),
         "bf16_cosine": float(cosine),

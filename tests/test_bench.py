@@ -19,7 +19,7 @@ from finetune.module import RECIPE
 from hicmae import config as config_module
 from hicmae.bench import end_to_end, memory, run, stages, trace
 from hicmae.bench.batch import SyntheticBatch
-from hicmae.bench.batch_size import best_batch, largest_that_fits
+from hicmae.bench.batch_size import best_batch, fits
 from hicmae.bench.compare import Change, changes, check_comparable
 from hicmae.bench.footage import Footage
 from hicmae.bench.measure import MatrixProduct, Spread, matrix_peak, timed
@@ -393,9 +393,8 @@ def memory_of(limit: int) -> Callable[[int], None]:
     return use
 
 
-@pytest.mark.parametrize("limit", [0, 1, 5, 63, 64])
-def test_the_largest_batch_that_fits(limit: int) -> None:
-    assert largest_that_fits(memory_of(limit), 65) == limit
+def test_a_batch_fits_until_the_memory_is_full() -> None:
+    assert [fits(memory_of(5), batch) for batch in (1, 5, 6)] == [True, True, False]
 
 
 def test_the_best_batch_stops_at_the_memory_or_where_it_is_no_faster() -> None:

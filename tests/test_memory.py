@@ -12,8 +12,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from hicmae import distributed
+from hicmae.largest_batch import largest_that_fits
 from hicmae.speed import SpeedConfig
-from hicmae.training.memory import MemoryAdvice, _search, largest_that_fits
+from hicmae.training.memory import MemoryAdvice, _search
 
 
 @pytest.mark.parametrize("limit", range(12))

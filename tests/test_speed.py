@@ -204,3 +204,5 @@ def test_an_old_gpu_and_missing_headers_are_named(monkeypatch: pytest.MonkeyPatc
 def test_an_unknown_way_of_compiling_is_refused() -> None:
     with pytest.raises(ValueError, match="must be one of auto, off, blocks, whole"):
         SpeedConfig(compile="all")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must be one of none, pointwise, blocks"):
+        SpeedConfig(recompute="all")  # type: ignore[arg-type]

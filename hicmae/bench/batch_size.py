@@ -1,4 +1,4 @@
-"""How many clips a GPU takes at once: the batch of most clips a second, and the largest that fits."""
+"""How many clips a GPU takes at once, and which batch gives most clips a second."""
 
 from __future__ import annotations
 
@@ -48,15 +48,6 @@ def best_batch(clips_per_s: Callable[[int], float], *, start: int = 4) -> int:
     if not speeds:
         raise ValueError(f"not even a batch of {start} clips fits into the memory of {_gpu()}; choose a smaller preset")
     return max(speeds, key=lambda size: speeds[size])
-
-
-def largest_that_fits(run: Callable[[int], object], too_large: int) -> int:
-    """The largest batch below ``too_large``, which does not fit, that does; 0 if none."""
-    low, high = 0, too_large
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(run, middle) else (low, middle)
-    return low
 
 
 def does_not_fit(batch: int, largest: int, stage: str) -> ValueError:

@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 
 from hicmae.bench.batch import SyntheticBatch
-from hicmae.bench.batch_size import best_batch, does_not_fit, fits, largest_that_fits
+from hicmae.bench.batch_size import best_batch, does_not_fit, fits
 from hicmae.bench.footage import Footage
 from hicmae.bench.measure import timed
 from hicmae.bench.result import Row
 from hicmae.bench.settings import MODEL_STAGES, BenchSettings
 from hicmae.bench.stages import run_stage
 from hicmae.bench.steps import stage_step
+from hicmae.largest_batch import largest_that_fits
 
 _TRIED_ROUNDS = 3
 
@@ -70,7 +71,8 @@ def _measure_stage(stage: str, settings: BenchSettings, footage: Footage) -> lis
         rows.extend(run_stage(stage, dataclasses.replace(settings, batch=batch), footage))
 
     if not fits(run, settings.batch):
-        largest = largest_that_fits(lambda batch: _try(stage, settings, batch), settings.batch)
+        attempt = functools.partial(fits, functools.partial(_try, stage, settings))
+        largest = largest_that_fits(attempt, settings.batch)
         raise does_not_fit(settings.batch, largest, stage)
     return rows
 

@@ -13,7 +13,7 @@ import torch
 from hicmae.bench.batch import SyntheticBatch
 from hicmae.bench.end_to_end import run_job
 from hicmae.bench.footage import DIFFERENT, Footage, Kind
-from hicmae.bench.measure import MatrixProduct, give_back, timed
+from hicmae.bench.measure import MatrixProduct, give_back, matrix_peak, timed
 from hicmae.bench.memory import peak_memory
 from hicmae.bench.result import Row
 from hicmae.bench.settings import MODEL_STAGES, BenchSettings
@@ -135,17 +135,12 @@ def _loader(settings: BenchSettings, footage: Footage) -> Row:
 def _end_to_end(settings: BenchSettings, footage: Footage) -> Row:
     """The matrix product cannot take turns with another process: it is measured before and after."""
     device = settings.torch_device
-    product = MatrixProduct(device, settings.dtype)
-
-    def peak() -> float:
-        return product.flops / min(timed({"": product}, rounds=3, device=device)[""])
-
-    before = peak()
+    before = matrix_peak(device, settings.dtype)
     give_back()
     folder = footage.folder / "job"
     lines = run_job(settings, footage.shards("h264"), folder, steps=64 if settings.on_gpu else 12)
     shutil.rmtree(folder)  # a checkpoint is three times the model
-    matrix = (before + peak()) / 2
+    matrix = (before + matrix_peak(device, settings.dtype)) / 2
     batch = SyntheticBatch.make(settings.config, 1, _CPU)
     return Row(
         name="end-to-end",

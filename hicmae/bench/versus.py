@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +11,8 @@ from torch import nn
 from hicmae.bench.batch import SyntheticBatch
 from hicmae.bench.measure import give_back, timed
 from hicmae.bench.memory import peak_memory
+from hicmae.bench.reference import Reference
+from hicmae.bench.reference_pair import finetuning_pair, our_pretraining, our_recognizer, pretraining_pair
 from hicmae.bench.result import Versus
 from hicmae.bench.settings import BenchSettings
 from hicmae.bench.steps import accelerate_as
@@ -46,13 +46,12 @@ def versus(path: str, stage: str, settings: BenchSettings) -> list[Versus]:
     Raises:
         ValueError: no such stage; the two do not compute the same loss.
     """
-    pairs = _load("reference_pair")
-    make = {"pretrain": pairs.pretraining_pair, "finetune": pairs.finetuning_pair}
+    make = {"pretrain": pretraining_pair, "finetune": finetuning_pair}
 
     def prepare(model: nn.Module) -> None:
         accelerate_as(settings, model)
 
-    pair: Any = make[stage](load_reference(path, settings), settings.batch, prepare=prepare)
+    pair = make[stage](load_reference(path, settings), settings.batch, prepare=prepare)
     steps: dict[str, Callable[[], object]] = {
         "ours, whole": pair.ours.whole,
         "theirs, whole": pair.theirs.whole,
@@ -81,23 +80,16 @@ def versus(path: str, stage: str, settings: BenchSettings) -> list[Versus]:
     ]
 
 
-def reference_step(reference: Any, stage: str, settings: BenchSettings, batch: SyntheticBatch) -> Callable[[], object]:
+def reference_step(
+    reference: Reference, stage: str, settings: BenchSettings, batch: SyntheticBatch
+) -> Callable[[], object]:
     """The reference's whole step alone, for its memory."""
-    pairs = _load("reference_pair")
     if stage == "pretrain":
-        step = reference.pretraining_step(pairs.our_pretraining(settings.config, settings.torch_device), batch)
-    else:
-        step = reference.finetuning_step(pairs.our_recognizer(settings.config, settings.torch_device), batch)
-    whole: Callable[[], object] = step.whole
-    return whole
+        return reference.pretraining_step(our_pretraining(settings.config, settings.torch_device), batch).whole
+    return reference.finetuning_step(our_recognizer(settings.config, settings.torch_device), batch).whole
 
 
-def _load(module: str) -> Any:
-    """What knows the reference is imported only where it is asked for: it changes imports while it runs."""
-    return importlib.import_module(f"hicmae.bench.{module}")
-
-
-def load_reference(path: str, settings: BenchSettings) -> Any:
+def load_reference(path: str, settings: BenchSettings) -> Reference:
     """The ``Reference`` of a checkout, whose modules are imported here; errors as ``Reference.at``."""
     torch.set_num_threads(settings.threads)
-    return _load("reference").Reference.at(path, settings.preset, settings.torch_device)
+    return Reference.at(path, settings.preset, settings.torch_device)

@@ -14,26 +14,10 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from hicmae import distributed
 from hicmae.data.batch import ClipBatch
+from hicmae.largest_batch import largest_that_fits
 from hicmae.speed import SpeedConfig, eagerly
 
 logger = logging.getLogger(__name__)
-
-
-def largest_that_fits(fits: Callable[[int], bool], asked: int) -> int:
-    """The most clips below ``asked`` that fit, 0 if not even one does: halved until they do, then bisected.
-
-    Args:
-        fits: tries so many clips.
-        asked: so many do not fit.
-    """
-    fitting, failing = 0, asked
-    while failing - fitting > 1:
-        count = (fitting + failing) // 2
-        if fits(count):
-            fitting = count
-        else:
-            failing = count
-    return fitting
 
 
 class MemoryAdvice(Callback):

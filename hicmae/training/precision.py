@@ -32,7 +32,7 @@ def usable_precision(precision: str, accelerator: str) -> str:
         return precision
     if accelerator not in ("gpu", "cuda", "auto") or not torch.cuda.is_available():
         logger.warning(
-            "trainer.precision=%s without a GPU: training in 32-true, in which processors are fastest. Set "
+            "trainer.precision=%s without a GPU: training in 32-true, for bfloat16 is taken on GPUs alone. Set "
             "trainer.precision=32-true to do without this warning", precision,
         )  # fmt: skip
         return "32-true"
