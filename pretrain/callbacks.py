@@ -56,16 +56,17 @@ class FinishPretraining(Callback):
         if self._batch is None:  # resumed a finished run
             return
         figures = run_directory(trainer) / "figures"
-        batch = self._batch.first(_CLIPS_DRAWN).to(module.device)
+        views: int = trainer.datamodule.views_per_clip  # type: ignore[attr-defined]
+        batch = self._batch.first(_CLIPS_DRAWN * views).to(module.device)
         model.eval()
         with torch.no_grad(), eagerly():
             video, log_mel = module.inputs(batch)
             assert batch.video_visible is not None
             assert batch.audio_visible is not None
             shown = reconstruct(model, video, log_mel, batch.video_visible, batch.audio_visible)
-        for clip, clip_id in enumerate(batch.clip_ids):
-            title = f"{clip_id}, after {trainer.global_step} steps"
-            draw_reconstruction(shown, figures / f"reconstruction_{clip}.png", clip=clip, title=title)
+        for number, row in enumerate(range(0, len(batch), views)):  # the first view of each clip
+            title = f"{batch.clip_ids[row]}, after {trainer.global_step} steps"
+            draw_reconstruction(shown, figures / f"reconstruction_{number}.png", clip=row, title=title)
         logger.info("drew %s", figures / "reconstruction_0.png")
 
 

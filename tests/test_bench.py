@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.module import RECIPE
+from finetune.module import RECIPE, FinetuneModule
 from hicmae import config as config_module
 from hicmae.bench import end_to_end, memory, run, stages, trace
 from hicmae.bench.batch import SyntheticBatch
@@ -32,6 +33,7 @@ from hicmae.bench.table import as_markdown, as_text
 from hicmae.cli import main
 from hicmae.data.clip_decoder import ClipDecoder
 from hicmae.layers import Block
+from hicmae.speed import THRIFTY
 from tests.corpus import make_corpus
 from tests.tiny_model import TINY
 
@@ -122,6 +124,7 @@ def test_a_whole_step_changes_weights_and_its_part_does_not(small: BenchSettings
 
 def test_the_recipe_is_that_of_the_job() -> None:
     assert FINETUNING == RECIPE
+    assert inspect.signature(FinetuneModule).parameters["speed"].default == THRIFTY
 
 
 def test_the_batch_is_the_same_every_time_and_masked_as_in_the_paper() -> None:

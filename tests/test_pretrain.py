@@ -30,6 +30,7 @@ from hicmae.pretraining import HiCMAE
 from hicmae.speed import accelerate
 from hicmae.training.sharding import ShardedStrategy
 from pretrain.__main__ import main
+from pretrain.callbacks import FinishPretraining
 from pretrain.data import PretrainData
 from pretrain.module import PretrainModule
 from tests.corpus import make_corpus
@@ -412,3 +413,15 @@ def test_a_compiled_and_recomputed_run_computes_the_same_and_goes_on_exactly(
     expected, resumed = weights(undisturbed), weights(tmp_path)
     assert list(resumed) == list(expected)
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_the_pictures_of_a_run_are_of_different_clips_though_each_has_several_views(shards, tmp_path, monkeypatch):
+    data, module, finish = make_data(shards, **LESS), PretrainModule("micro", SMALL), FinishPretraining()
+    batch = data.on_before_batch_transfer(next(iter(data.train_dataloader())), 0)
+    finish._batch = data.transfer_batch_to_device(batch, torch.device("cpu"), 0)
+    drawn = []
+    monkeypatch.setattr("pretrain.callbacks.draw_reconstruction", lambda *_, clip, title: drawn.append((clip, title)))
+    trainer = SimpleNamespace(datamodule=data, default_root_dir=str(tmp_path), global_step=3)
+    finish._draw(trainer, module, module.model)
+    assert drawn == [(row, f"{finish._batch.clip_ids[row]}, after 3 steps") for row in (0, 2)]
+    assert finish._batch.clip_ids[0] != finish._batch.clip_ids[2]
