@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +177,9 @@ def test_a_clip_that_fails_leaves_no_file_under_its_name(tmp_path: Path, monkeyp
         (dict(unlabelled_speakers=-1), "unlabelled_speakers=-1 must be 0 or more"),
         (dict(speakers=12), "leave none of the speakers=12 for training; raise speakers to at least 13"),
         (dict(min_seconds=3.0, max_seconds=2.0), "min_seconds <= max_seconds"),
+        (dict(agreement=1.5), r"agreement=1.5 must be within 0..1"),
+        (dict(intensity=-1.0), r"intensity=-1.0 must be within 0..3"),
+        (dict(framing=3.0), r"framing=3.0 must be within 0.5..1.6"),
     ],
 )
 def test_settings_that_cannot_be(change: dict[str, int], message: str) -> None:
@@ -383,3 +387,52 @@ def test_a_corpus_below_the_working_folder_reads_back(tmp_path: Path, monkeypatc
     )  # fmt: skip
     manifest = read_manifest(write_corpus(Path("below/corpus"), settings))
     assert all(clip.video is not None and clip.video.is_file() for clip in manifest.clips)
+
+
+def test_agreement_and_intensity_let_each_modality_tell_more() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    plain = CorpusSettings(speakers=60, val_speakers=0, test_speakers=20, clips_per_speaker=8, unlabelled_speakers=0)
+    plans = plan_clips(plain)
+    train = np.array([plan.split == "train" for plan in plans])
+    kind = np.array([plan.emotion for plan in plans])
+
+    def recalls(settings: CorpusSettings) -> list[float]:
+        performances = [draw_clip(plan, settings).performance for plan in plans]
+        parts = [np.array([getattr(p, name) for p in performances]) for name in ("face_cues", "voice_cues")]
+        found = []
+        for x in (*parts, np.hstack(parts)):
+            model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x[train], kind[train])
+            found.append(float(model.score(x[~train], kind[~train])))
+        return found
+
+    face, voice, both = recalls(plain)
+    agreed = recalls(replace(plain, agreement=0.5, intensity=1.3))
+    assert agreed[0] > face + 0.15
+    assert agreed[1] > voice + 0.15
+    assert agreed[2] >= max(*agreed[:2], both)
+    # The same people in the same rooms.
+    one, other = (draw_clip(plans[3], s) for s in (plain, replace(plain, agreement=0.5, intensity=1.3)))
+    assert one.scene == other.scene
+    assert one.speaker == other.speaker
+    assert one.performance.frames == other.performance.frames
+
+
+def test_framing_makes_the_head_larger_and_nothing_else() -> None:
+    plans = plan_clips(SMALL)
+    one, other = (draw_clip(plans[0], s) for s in (SMALL, replace(SMALL, framing=1.3)))
+    assert other.scene.zoom == pytest.approx(1.3 * one.scene.zoom)
+    assert replace(other.scene, zoom=one.scene.zoom) == one.scene
+    assert np.array_equal(one.performance.face, other.performance.face)
+
+
+def test_a_folder_made_before_the_newer_settings_is_gone_on_with(tmp_path: Path) -> None:
+    manifest = write_corpus(tmp_path / "corpus", SMALL)
+    marker = tmp_path / "corpus" / "corpus.json"
+    older = {k: v for k, v in json.loads(marker.read_text()).items() if k not in ("agreement", "intensity", "framing")}
+    marker.write_text(json.dumps(older))
+    assert write_corpus(tmp_path / "corpus", SMALL) == manifest
+    with pytest.raises(FileExistsError, match=r"agreement: 0.0 there, 0.5 asked for"):
+        write_corpus(tmp_path / "corpus", replace(SMALL, agreement=0.5))

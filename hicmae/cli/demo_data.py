@@ -17,6 +17,12 @@ _SIZES = (
     ("size", 160, "side of the square frames, in pixels; even"),
 )
 
+_SHARES = (
+    ("agreement", 0, 1, 0.0, "how far face and voice tell the same; 0: the face the valence, the voice the arousal"),
+    ("intensity", 0, 3, 1.0, "factor of how strongly emotion is shown and heard, against the same noise"),
+    ("framing", 0.5, 1.6, 1.0, "factor of the head's size in the frame"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand; the defaults are those of ``CorpusSettings`` (a test holds them together)."""
@@ -31,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("MIN", "MAX"),
         help="range of lengths, in seconds",
     )
+    for name, low, high, default, text in _SHARES:
+        parser.add_argument(f"--{name}", type=float, default=default, help=f"{text}; {low} to {high}")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument(
         "--contact-sheet", type=Path, metavar="PNG", help="also draw speakers and emotions into this picture"
@@ -45,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from hicmae.data.synthetic import CorpusSettings, plan_clips, write_corpus
 
     sizes = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name, _, _ in _SIZES}
-    settings = CorpusSettings(min_seconds=args.seconds[0], max_seconds=args.seconds[1], **sizes)
+    shares = {name: getattr(args, name) for name, *_ in _SHARES}
+    settings = CorpusSettings(min_seconds=args.seconds[0], max_seconds=args.seconds[1], **sizes, **shares)
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:

@@ -69,6 +69,13 @@ class CorpusSettings:
     """Shortest clip."""
     max_seconds: float = 4.0
     """Longest clip."""
+    agreement: float = 0.0
+    """How far face and voice tell the same, 0..1. At 0 the face mainly shows the valence and the voice the arousal; at
+    1 the face shows both in full, and the voice tells the valence by range, brightness and formants."""
+    intensity: float = 1.0
+    """Factor of how strongly emotion is shown and heard, 0..3; noise stays what it is."""
+    framing: float = 1.0
+    """Factor of the head's size in the frame, 0.5..1.6; 1.35 is as tight as a face detector's crop."""
 
     def __post_init__(self) -> None:
         if self.size % 2 or not 48 <= self.size <= 1024:
@@ -91,6 +98,9 @@ class CorpusSettings:
                 f"min_seconds={self.min_seconds} and max_seconds={self.max_seconds} must satisfy "
                 "0.5 <= min_seconds <= max_seconds <= 60"
             )
+        for name, low, high in (("agreement", 0, 1), ("intensity", 0, 3), ("framing", 0.5, 1.6)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name}={getattr(self, name)} must be within {low}..{high}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +154,10 @@ def draw_clip(plan: ClipPlan, settings: CorpusSettings) -> ClipParts:
             seed=settings.seed,
             clip_id=plan.clip_id,
             seconds=(settings.min_seconds, settings.max_seconds),
+            agreement=settings.agreement,
+            intensity=settings.intensity,
         ),
-        scene=draw_scene(settings.seed, plan.clip_id),
+        scene=draw_scene(settings.seed, plan.clip_id, framing=settings.framing),
     )
 
 
@@ -242,10 +254,11 @@ def _claim(folder: Path, settings: CorpusSettings) -> None:
         except ValueError as error:
             raise ValueError(f"{marker} is not readable JSON ({error}); remove the folder or choose another") from error
         names = ["recipe_version", *(field.name for field in fields(CorpusSettings))]
+        defaults = {name: getattr(CorpusSettings, name) for name in ("agreement", "intensity", "framing")}  # came later
         differing = [
-            f"{name}: {found.get(name)!r} there, {wanted[name]!r} asked for"
+            f"{name}: {found.get(name, defaults.get(name))!r} there, {wanted[name]!r} asked for"
             for name in names
-            if found.get(name) != wanted[name]
+            if found.get(name, defaults.get(name)) != wanted[name]
         ]
         if differing:
             raise FileExistsError(

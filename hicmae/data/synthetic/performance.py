@@ -3,7 +3,8 @@
 The emotion rises from an onset to an apex and often fades, so a clip is structured in time. The face shows the
 valence well and the arousal badly: each clip's expression is mixed with that of the category of equal valence
 and other arousal. The voice shows the arousal well and the valence badly. Both start from the speaker's own
-resting state and carry noise of their own, so the categories overlap.
+resting state and carry noise of their own, so the categories overlap. With ``agreement`` each tells more of what the
+other does, as people's faces and voices do.
 """
 
 from __future__ import annotations
@@ -83,11 +84,19 @@ class Performance:
 
 
 def draw_performance(
-    speaker: Speaker, emotion: str, *, seed: int, clip_id: str, seconds: tuple[float, float]
+    speaker: Speaker,
+    emotion: str,
+    *,
+    seed: int,
+    clip_id: str,
+    seconds: tuple[float, float],
+    agreement: float = 0.0,
+    intensity: float = 1.0,
 ) -> Performance:
     """The performance of this clip, a function of the arguments alone.
 
-    ``seconds`` is the range of lengths; the length is rounded to whole frames. Unknown emotions raise ``ValueError``.
+    ``seconds`` is the range of lengths; the length is rounded to whole frames. ``agreement`` and ``intensity`` as in
+    ``CorpusSettings``. Unknown emotions raise ``ValueError``.
     """
     if emotion not in EMOTIONS:
         raise ValueError(f"unknown emotion {emotion!r}; choose one of {', '.join(EMOTIONS)}")
@@ -103,18 +112,18 @@ def draw_performance(
     unfolding = _unfolding(rng, kind, count)
 
     look, partner = speaker.look, EMOTIONS[kind.partner]
-    mix = rng.uniform(0, FACE_MIX)
+    mix = (1 - agreement) * rng.uniform(0, FACE_MIX)
     shown = (1 - mix) * kind.expression() + mix * partner.expression()
-    apex = strength * look.expressivity * shown + FACE_NOISE * rng.normal(size=len(FACE_CUES))
+    apex = intensity * strength * look.expressivity * shown + FACE_NOISE * rng.normal(size=len(FACE_CUES))
     rest = np.asarray(look.rest)
     face = rest + unfolding[frame_instants, None] * apex
 
-    heard = arousal + VOICE_NOISE * rng.normal()
+    heard = intensity * arousal + VOICE_NOISE * rng.normal()
     excitement = RESTING_AROUSAL + (heard - RESTING_AROUSAL) * unfolding
     own = rng.normal(size=6)
     tempo = speaker.voice.tempo_hz * 2 ** (0.38 * speaker.voice.expressivity * excitement + 0.09 * own[0])
     speech = babble(rng, tempo)
-    sound = _draw_voice(rng, speaker.voice, kind, speech, excitement, valence, own)
+    sound = _draw_voice(rng, speaker.voice, kind, speech, excitement, intensity * valence, own, agreement)
     turn, shift = _draw_head(rng, kind, strength * (1 - mix), speech, face, heard, frames)
     return Performance(
         emotion=emotion,
@@ -204,22 +213,23 @@ def _draw_voice(
     excitement: np.ndarray,
     valence: float,
     own: np.ndarray,
+    agreement: float,
 ) -> dict[str, np.ndarray]:
     """Curves (N,) of the voice, and ``cues``: ``VOICE_CUES`` at the apex without the tempo."""
     gain = voice.expressivity
     apex = excitement[int(np.argmax(np.abs(excitement - RESTING_AROUSAL)))]
 
     def level_semitones(a: np.ndarray | float) -> np.ndarray | float:
-        return gain * (3.6 * a + 0.5 * valence) + 0.9 * own[1]
+        return gain * (3.6 * a + (0.5 + agreement) * valence) + 0.9 * own[1]
 
     def range_semitones(a: np.ndarray | float) -> np.ndarray | float:
-        return voice.pitch_range * 2.2 * 2 ** (gain * (0.9 * a + 0.12 * valence) + 0.15 * own[2])
+        return voice.pitch_range * 2.2 * 2 ** (gain * (0.9 * a + (0.12 + 0.8 * agreement) * valence) + 0.15 * own[2])
 
     def level_db(a: np.ndarray | float) -> np.ndarray | float:
         return voice.level_db + gain * 6.0 * a + 2.0 * own[3]
 
     def tilt(a: np.ndarray | float) -> np.ndarray | float:
-        return voice.tilt_db_per_octave + gain * 2.4 * a + 0.6 * own[4]
+        return voice.tilt_db_per_octave + gain * (2.4 * a + 1.6 * agreement * valence) + 0.6 * own[4]
 
     def breath(a: np.ndarray | float) -> np.ndarray | float:
         return np.clip(voice.breath * 2 ** (-0.9 * a * gain) + 0.02 * own[5], 0.01, 0.5)
@@ -232,7 +242,7 @@ def _draw_voice(
     intonation = range_semitones(excitement) * (0.9 * speech.accent + slope * (speech.declination - 0.5))
     semitones = level_semitones(excitement) + intonation + shake
     # Smiling shortens the vocal tract and raises the formants a little: the voice's weak cue of valence.
-    formant_scale = voice.formant_scale * (1 + 0.02 * valence + 0.012 * rng.normal())
+    formant_scale = voice.formant_scale * (1 + (0.02 + 0.04 * agreement) * valence + 0.012 * rng.normal())
     cues = np.array([
         np.log2(voice.pitch_hz) + level_semitones(apex) / 12, range_semitones(apex), level_db(apex), tilt(apex),
         breath(apex), tremor, formant_scale,

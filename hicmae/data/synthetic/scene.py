@@ -46,8 +46,8 @@ class Scene:
         return 1.0 if self.light[0] > 0 else -1.0
 
 
-def draw_scene(seed: int, clip_id: str) -> Scene:
-    """The scene of this clip, independent of speaker and emotion."""
+def draw_scene(seed: int, clip_id: str, *, framing: float = 1.0) -> Scene:
+    """The scene of this clip, independent of speaker and emotion; ``framing`` as in ``CorpusSettings``."""
     rng = generator_for(seed, "scene", clip_id)
     hue = rng.random()
     azimuth, height = rng.uniform(-1.1, 1.1), rng.uniform(0.1, 0.8)
@@ -62,7 +62,7 @@ def draw_scene(seed: int, clip_id: str) -> Scene:
         contrast=rng.uniform(0.25, 0.6),
         exposure=rng.uniform(0.82, 1.1),
         warmth=rng.normal(0, 0.035),
-        zoom=rng.uniform(0.88, 1.14),
+        zoom=framing * rng.uniform(0.88, 1.14),
         centre=(
             0.5 + float(np.clip(0.035 * rng.normal(), -0.07, 0.07)),
             0.46 + float(np.clip(0.02 * rng.normal(), -0.04, 0.04)),
