@@ -74,6 +74,8 @@ def finish_training(
         "selected_on": _selected_on(trainer) if chosen.name == BEST else "nothing: there is only the last",
         "validation": _validation(data),
         "splits": data.splits.summary(),
+        "label_fraction": data.label_fraction,
+        "labelled_clips": data.splits.labelled_clips,
         **_about(module, data, benchmark),
         "seed": data.seed,
     }

@@ -41,7 +41,7 @@ def run_report(content: Mapping[str, Any], part: str) -> str:
         f"Data: {about['data']}{fold}. {model_sentence(about)} "
         f"{first['clips']} clips in this part, {first['clips_not_decoded']} of them not decoded and not scored.",
         "",
-        *([_protocol_sentence(about), ""] if "validation" in about else []),
+        *([_labels_sentence(about) + _protocol_sentence(about), ""] if "validation" in about else []),
         *markdown_table(header, rows),
         *absent_lines([("", first)], about),
     ]
@@ -74,6 +74,13 @@ def absent_lines(parts: Sequence[tuple[str, Mapping[str, Any]]], about: Mapping[
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         said.append(f"Clips of other classes of {column} were left out: {listed}.")
     return ["", " ".join(said)] if said else []
+
+
+def _labels_sentence(about: Mapping[str, Any]) -> str:
+    if about.get("label_fraction", 1) == 1:
+        return ""
+    kept, all_of_them = about["splits"]["train"]["clips"], about["labelled_clips"]
+    return f"Trained with {kept} of {all_of_them} labels (label_fraction {about['label_fraction']:g}). "
 
 
 def _protocol_sentence(about: Mapping[str, Any]) -> str:
