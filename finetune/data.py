@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
 from finetune.grouping import check_groups, refuse_shared_groups
 from finetune.protocol import PAPER_PROTOCOL, Protocol
@@ -147,6 +148,8 @@ class FinetuneData(pl.LightningDataModule):
             self.source, self.dropped = keep_classes(self.source, labels)
         self.splits: Splits | None = None
         """Set when training starts."""
+        self.follow_test = False
+        """Validations during a training score the test clips too."""
         self.training_spec = spec
         """The input that training clips are decoded for."""
         self._teacher_looks = False
@@ -184,10 +187,23 @@ class FinetuneData(pl.LightningDataModule):
         if self.average_over is not None:
             parts = {TRAIN: splits.train} | ({} if splits.val_is_test else {VAL: splits.val})
             refuse_shared_groups(parts | ({TEST: splits.test} if splits.test is not None else {}), self.average_over)
+        if self.follow_test:
+            self._check_followed(splits)
         self.splits = splits
         if self.epoch_clips is not None:
             per_epoch = splits.labelled_clips if self.epoch_clips == "all" else self.epoch_clips
             self.order = replace(self.order, sampling="passes", epoch_clips=per_epoch)
+
+    def _check_followed(self, splits: Splits) -> None:
+        if splits.test is None:
+            raise ValueError(
+                f"{self.source.name}: follow_test=true scores the test clips, and there are none: leave it out"
+            )
+        if splits.val_is_test:
+            raise ValueError(
+                "data.paper_protocol=true chooses the best epoch on the test clips, and follow_test=true measures what "
+                "that gains, in a run that chooses it on validation: leave one of the two out"
+            )
 
     def prepare_for(self, *, image_size: int, modalities: tuple[Modality, ...]) -> None:
         """Have training clips decoded for a teacher too; validation and test stay as the model alone needs them.
@@ -251,8 +267,10 @@ class FinetuneData(pl.LightningDataModule):
         """Copy from page-locked memory while the device works."""
         return batch.to(device, non_blocking=True)
 
-    def val_dataloader(self) -> EvaluationLoader:
-        """Every validation clip once."""
+    def val_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
+        """Every validation clip once; where a training follows the test, every test clip and segment after it."""
+        if self.follow_test and self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            return [self._evaluation_loader(VAL), self._evaluation_loader(TEST)]
         return self._evaluation_loader(VAL)
 
     def test_dataloader(self) -> EvaluationLoader:
