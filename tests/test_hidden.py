@@ -27,7 +27,7 @@ def run(
     root: Path, *, temperature: float = 2.0, seed: int = 0, label: str = "", followed: bool = True, part: str = "test",
     classes: tuple[str, ...] = CLASSES, test_clips: int = 1000,
 ) -> Path:  # fmt: skip
-    """A run directory with predictions that are too sure by ``temperature``, and a curve that gains ``0.1 + seed/10``."""
+    """A run directory whose predictions are too sure by ``temperature``, and whose curve gains ``0.1 + seed / 10``."""
     root.mkdir(parents=True)
     tables = []
     for name, clips in (("val", 3000), (part, test_clips)):

@@ -103,8 +103,7 @@ def _predictions(run: HiddenRun, part: str) -> tuple[NDArray[np.float64], NDArra
     table = run.part(part)
     number = {name: i for i, name in enumerate(run.classes)}
     probabilities: NDArray[np.float64] = table[[f"probability_{name}" for name in run.classes]].to_numpy(np.float64)
-    label: NDArray[np.int64] = table["label"].map(number).to_numpy(np.int64)
-    return probabilities, label
+    return probabilities, np.array([number[name] for name in table["label"]], dtype=np.int64)
 
 
 def _rows(

@@ -62,8 +62,8 @@ def speakers_section(runs: Sequence[HiddenRun], figures: Path) -> Section:
         *markdown_table(
             [f"lowest {len(listed)} of {len(order)} speakers", "test clips", *map(score_title, names)],
             (
-                [str(subject), str(clips[subject]), *(show(name, plain(row[name])) for name in names)]
-                for subject, row in means.loc[listed].astype(float).iterrows()
+                [row["subject"], str(row["clips"]), *(show(name, plain(row[name])) for name in names)]
+                for row in means.assign(clips=clips).loc[listed].reset_index().to_dict("records")
             ),
         ),
         "",
