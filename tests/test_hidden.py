@@ -75,12 +75,13 @@ def test_a_page_of_several_runs(tmp_path: Path) -> None:
         found = values["calibration"][f"seed{i}"]
         assert found["temperature"] == pytest.approx(2, rel=0.1)
         assert found["after"]["ece"] < 0.5 * found["before"]["ece"]
-    assert values["calibration"]["all runs"]["after"]["ece"] < 0.02
+    pooled = values["calibration"]["all runs"]
+    assert pooled["after"]["ece"] < 2 * pooled["ece_by_chance"] < 0.1
     assert "another number of windows than the validation" in page
     rows = pd.read_csv(tmp_path / "out" / "calibration.csv")
     assert set(rows["when"]) == {"before", "after", "difference"}
-    pooled = rows[(rows["run"] == "all runs") & (rows["error"] == "nll") & (rows["when"] == "difference")].iloc[0]
-    assert pooled["low"] < pooled["value"] < pooled["high"] < 0
+    change = rows[(rows["run"] == "all runs") & (rows["error"] == "nll") & (rows["when"] == "difference")].iloc[0]
+    assert change["low"] < change["value"] < change["high"] < 0
     assert values["speakers"]["war"]["speakers"] == 25
     speakers = pd.read_csv(tmp_path / "out" / "speakers.csv")
     assert len(speakers) == 75
