@@ -81,8 +81,8 @@ def calibration_section(runs: Sequence[HiddenRun], figures: Path) -> Section:
         "",
         f"In brackets: 95% intervals over test speakers, for the temperature as it was fitted. {BINS} bins. "
         "*By chance* is the ECE that a perfectly calibrated model of the confidences after scaling has on so few "
-        "clips, in the mean: an ECE near it is no evidence of an error. Temperatures are fitted to the validation predictions "
-        f"{'of each run ' if len(usable) > 1 else ''}and change no class that is called.",
+        "clips, in the mean: an ECE near it is no evidence of an error. Temperatures are fitted to the validation "
+        f"predictions {'of each run ' if len(usable) > 1 else ''}and change no class that is called.",
         *_remarks(usable, runs, temperatures),
         "",
         f"![Reliability before and after scaling, {shown}](figures/calibration.png)",
