@@ -15,6 +15,7 @@ from hicmae.config import InputSpec
 from hicmae.data.labels import LabelSpec
 from hicmae.data.loader import LoaderSettings
 from hicmae.data.source import ManifestSource
+from hicmae.data.splits import TEST
 from hicmae.heads import Targets
 from hicmae.inference.items import MediaItem, find_items
 from hicmae.inference.prediction_dicts import prediction_from_dict, prediction_to_dict, window_rows
@@ -106,7 +107,7 @@ def test_with_its_settings_files_score_as_in_the_test_of_fine_tuning(tmp_path: P
     with torch.inference_mode():
         for batch in loader:
             tuned.test_step(batch, 0)
-    truth = tuned._segments.gather().outputs[:, : len(EMOTIONS) + 1]
+    truth = tuned._segments[TEST].gather().outputs[:, : len(EMOTIONS) + 1]
     assert np.ptp(truth, axis=0).min() > 1e-3  # or any clip could stand for any other
     own = predictor(segments=2, missing="blank")
     for item, row in zip(find_items([manifest.path]), truth, strict=True):
