@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Self
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from hicmae.losses import Negatives, audio_target, contrastive, masked_mse, vide
 from hicmae.masking import complement, take_tokens
 from hicmae.patches import audio_to_patches, video_to_patches
 
+Contrast = Literal["taps", "top", "none"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
@@ -36,6 +38,9 @@ class Objective:
     """``local``: negatives from this rank's batch; ``global``: from the batches of all ranks."""
     frame_difference: bool = True
     """Predict the change between the frames of a tubelet rather than the frames."""
+    contrast: Contrast = "taps"
+    """Encoder layers on which the modalities of a clip are to agree: ``taps``, the tapped ones; ``top``, the last one
+    alone, tapped or not; ``none``: no contrastive loss, and nothing is gathered for it."""
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -44,6 +49,8 @@ class Objective:
             raise ValueError(f"contrastive_weight={self.contrastive_weight} must be 0 or more; the paper uses 0.0025")
         if self.negatives not in ("local", "global"):
             raise ValueError(f"negatives={self.negatives!r} must be 'local' or 'global'")
+        if self.contrast not in get_args(Contrast):
+            raise ValueError(f"contrast={self.contrast!r} must be one of {', '.join(get_args(Contrast))}")
 
     def total(self, video_loss: Tensor, audio_loss: Tensor, contrastive_loss: Tensor) -> Tensor:
         """What training lowers (paper, section 3.3)."""
