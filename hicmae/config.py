@@ -135,6 +135,16 @@ class ModelConfig:
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
 
     @property
+    def switches(self) -> dict[str, Any]:
+        """The fields that can switch off parts of the paper, ``{field: value}``."""
+        return {name: getattr(self, name) for name in _SWITCHES}
+
+    @property
+    def switched(self) -> dict[str, Any]:
+        """The parts of the paper that are switched off, ``{field: value}``; empty for the paper's model."""
+        return {name: value for name, value in self.switches.items() if value != _SWITCHES[name]}
+
+    @property
     def video_grid(self) -> tuple[int, int, int]:
         """Video tokens as (time, rows, columns)."""
         side = self.image_size // self.patch_size
@@ -167,6 +177,9 @@ class ModelConfig:
         """Values an audio token stands for."""
         return self.audio_patch_size**2
 
+
+_SWITCHES: dict[str, Any] = {"skip_connections": True, "feature_fusion": "layers", "fusion_direction": "both"}
+"""Fields that switch off parts of the paper, with the values that do not."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "micro": dict(image_size=64, width=96, heads=3, depth=4, decoder_width=64, decoder_heads=2, taps=(1, 2, 3)),

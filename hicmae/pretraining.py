@@ -201,8 +201,8 @@ class HiCMAE(nn.Module, HubModel):
         self.modalities = known_modalities(modalities)
         if self.contrasts == "taps" and not config.taps:
             raise ValueError(
-                "objective.contrast=taps contrasts the tapped encoder layers, but taps is empty: name layers in taps, or "
-                "set objective.contrast to top or none"
+                "objective.contrast=taps contrasts the tapped encoder layers, but taps is empty: name layers in taps, "
+                "or set objective.contrast to top or none"
             )
         self.backbone = Backbone(config, modalities=self.modalities)
         # The mix of layers is learned in fine-tuning; a parameter without gradient would stall data-parallel training.
