@@ -334,7 +334,7 @@ class HiCMAE(nn.Module, HubModel):
         config = self.config
         video_patches, audio_patches, masks = self._tokens(clips)
         predicted = self.predict(video_patches, audio_patches, masks)
-        video_loss = audio_loss = torch.zeros_like(self.image_mean[0])
+        video_loss = audio_loss = self.image_mean.new_zeros((), dtype=torch.float32)
         if predicted.video is not None:
             colours = take_tokens(video_patches, masks.video_masked).float()
             pixels = torch.addcmul(self.image_mean, colours, self.image_std)
@@ -358,7 +358,7 @@ class HiCMAE(nn.Module, HubModel):
             clips: the same B clips.
         """
         if self.contrasts == "none":
-            return torch.zeros_like(self.image_mean[0]), []
+            return self.image_mean.new_zeros((), dtype=torch.float32), []
         video, audio = features
         return contrastive(
             list(video),

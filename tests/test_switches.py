@@ -18,7 +18,8 @@ from hicmae.patches import audio_to_patches, video_to_patches
 from hicmae.pretraining import HiCMAE, Objective, PretrainInput
 from hicmae.recognition import EmotionRecognizer
 from hicmae.reconstruction import reconstruct
-from hicmae.reference import to_reference
+from hicmae.reference import load_backbone, load_pretraining, load_recognizer, to_reference
+from hicmae.reference.conversion import parse_fields
 from hicmae.training.optim import OptimizerConfig, parameter_groups
 from tests.tiny_model import TINY, clips, pretraining_batch
 
@@ -336,3 +337,11 @@ def test_pictures_of_one_modality_show_nothing_predicted_of_the_other(modality: 
 def test_the_references_files_cannot_hold_a_variant(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         to_reference(build(name))
+
+
+def test_the_references_files_are_not_read_into_a_variant() -> None:
+    for load in (load_backbone, load_pretraining, load_recognizer):
+        with pytest.raises(ValueError, match=r"theirs\.pth: .*the paper's model alone, and skip_connections=False"):
+            load("theirs.pth", replace(TINY, **NO_SKIPS))
+    with pytest.raises(ValueError, match="--config skip_connections=false: give field=value; fields are"):
+        parse_fields(["skip_connections=false"])
