@@ -212,17 +212,18 @@ class CorruptedBatches:
         )  # fmt: skip
         has = {"video": batch.has_video, "audio": batch.has_audio}
         usable = torch.stack([batch.valid, *(has[name] for name in needed)]).all(dim=0)
-        for _ in pool.map(partial(self._change_row, changed), usable.nonzero().flatten().tolist()):
-            pass  # a row's error is raised here
+        rows = usable.nonzero().flatten().tolist()
+        # Written here: the tensors of a test may be changed in its own thread alone.
+        for row, result in zip(rows, pool.map(partial(self._result, changed), rows), strict=True):
+            if changed.pixels == "rgb24":
+                changed.video[row] = torch.from_numpy(result.video)
+            changed.waveform[row] = torch.from_numpy(result.waveform)
+            changed.sound_samples[row] = result.sound_samples
+            changed.has_audio[row] = bool(changed.has_audio[row]) and result.sound_samples > 0
         return changed
 
-    def _change_row(self, batch: ClipBatch, row: int) -> None:
-        result = changed_media(media_of(batch, row, self._sounds, self._condition), self._condition, batch, row)
-        if batch.pixels == "rgb24":
-            batch.video[row] = torch.from_numpy(result.video)
-        batch.waveform[row] = torch.from_numpy(result.waveform)
-        batch.sound_samples[row] = result.sound_samples
-        batch.has_audio[row] = bool(batch.has_audio[row]) and result.sound_samples > 0
+    def _result(self, batch: ClipBatch, row: int) -> Media:
+        return changed_media(media_of(batch, row, self._sounds, self._condition), self._condition, batch, row)
 
 
 def media_of(batch: ClipBatch, row: int, sounds: TestSounds, condition: Condition) -> Media:
