@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from finetune.protocol import labelled
 from finetune.robustness_report import JSON, TABLE, read_measured
@@ -116,17 +118,17 @@ def _page(shown: pd.DataFrame, score: str, title: str) -> list[str]:
     models = list(dict.fromkeys(shown["line"]))
     for name in (name for name in CORRUPTIONS if name in set(shown["corruption"])):
         kind, rows = corruption(name), []
-        own = shown[shown["corruption"] == name].set_index(["line", "level"])
-        for level in kind.ordered(own.index.get_level_values("level")):
-            rows.append([kind.shown(level), *(_cell(own, (model, level), score) for model in models)])
+        own = shown[shown["corruption"] == name]
+        values = own[["value", "low", "high"]].to_numpy(dtype=float)
+        cells = dict(zip(zip(own["line"], own["level"], strict=True), values, strict=True))
+        for level in kind.ordered(own["level"]):
+            rows.append([kind.shown(level), *(_cell(cells.get((model, level)), score) for model in models)])
         lines += ["", f"## {kind.title} (`{name}`)", "", *markdown_table(["level", *models], rows)]
     return lines
 
 
-def _cell(own: pd.DataFrame, key: tuple[str, float], score: str) -> str:
-    if key not in own.index:
+def _cell(point: NDArray[np.float64] | None, score: str) -> str:
+    if point is None or math.isnan(point[0]):
         return "-"
-    value, low, high = own.loc[[key], ["value", "low", "high"]].to_numpy(dtype=float)[0]
-    if math.isnan(value):
-        return "-"
+    value, low, high = point
     return show(score, value) + ("" if math.isnan(low) else f" ({show_interval(score, (low, high))})")

@@ -14,8 +14,10 @@ import torch
 
 import finetune.robustness as job
 from finetune.__main__ import main
+from finetune.robustness import RobustnessSettings
 from finetune.robustness_data import Condition, CorruptedBatches, KeptBatches, RobustnessData, TestSounds
 from finetune.robustness_overlay import write_overlay
+from finetune.robustness_report import Measured, scores_of
 from hicmae.checkpoint import save_export
 from hicmae.corruptions import CORRUPTIONS, corruption
 from hicmae.data.batch import ClipBatch
@@ -98,46 +100,47 @@ def test_it_leaves_a_tidy_table_a_page_and_pictures(run: Path) -> None:
     assert "2 subjects they are too narrow" in page
 
 
-def test_a_second_start_repeats_nothing_and_other_settings_repeat_all(
+def test_a_second_start_repeats_nothing_that_is_finished(
     run: Path, manifest: Path, export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured: list[str] = []
+    measured: list[Any] = []
 
-    def killed_at(count: int) -> None:
-        """Score as usual, but end at the ``count``-th pass."""
-        scores = job.scores_of
-
-        def counted(evaluation: Any) -> dict[str, Any]:
+    def killed_at(count: int) -> Any:
+        def scored(evaluation: Any) -> dict[str, Any]:
             if len(measured) == count:
                 raise KeyboardInterrupt
-            measured.append("")
-            return scores(evaluation)
+            measured.append(evaluation)
+            return scores_of(evaluation)
 
-        monkeypatch.setattr(job, "scores_of", counted)
+        return scored
 
     options = command(manifest, tmp_path, export, *FEW, "--robustness.sheet=false")
-    with monkeypatch.context() as patch:
-        monkeypatch = patch
-        killed_at(3)
-        with pytest.raises(KeyboardInterrupt):
-            main(options)
-        assert len(written(tmp_path)["rows"]) == 2
-        measured.clear()
-        patch.undo()
-        killed_at(100)
-        assert main(options) == 0
-        assert len(measured) == 3
-        assert written(tmp_path)["rows"] == written(run)["rows"]
-        for name in ("robustness.csv", "robustness.md"):
-            assert (tmp_path / "robustness" / name).read_text() == (run / "robustness" / name).read_text()
-        measured.clear()
-        assert main([*options, "--robustness.seed=1", "--robustness.corruptions=[noise]",
-                     "--robustness.levels={noise: [10]}"]) == 0  # fmt: skip
-        assert len(measured) == 2
-    other = written(tmp_path)
-    assert [(row["corruption"], row["level"]) for row in other["rows"]] == [("noise", 10)]
-    assert other["clean"] == written(run)["clean"]
-    assert other["rows"][0]["mae"] != written(run)["rows"][0]["mae"]
+    monkeypatch.setattr(job, "scores_of", killed_at(3))
+    with pytest.raises(KeyboardInterrupt):
+        main(options)
+    assert len(written(tmp_path)["rows"]) == 2
+    measured.clear()
+    monkeypatch.setattr(job, "scores_of", killed_at(100))
+    assert main(options) == 0
+    assert len(measured) == 3
+    assert written(tmp_path)["rows"] == written(run)["rows"]
+    for name in ("robustness.csv", "robustness.md"):
+        assert (tmp_path / "robustness" / name).read_text() == (run / "robustness" / name).read_text()
+
+
+def test_what_was_measured_with_other_settings_is_not_taken(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = written(run)
+    same = Measured(settings=content["settings"], about=content["about"] | {"protocol": ""})
+    same.take_finished(run / "robustness")
+    assert same.clean == content["clean"]
+    assert {name: list(levels) for name, levels in same.levels.items()} == {
+        "noise": [10, 0], "blur": [8], "desynchronisation": [-0.2, 0.2]
+    }  # fmt: skip
+    other = Measured(settings=content["settings"] | {"seed": 1, "weights": "others"}, about=dict(content["about"]))
+    other.take_finished(run / "robustness")
+    assert other.clean is None
+    assert not other.levels
+    assert "other settings (seed, weights): all is measured anew" in caplog.text
 
 
 def test_a_checkpoint_is_measured_under_the_label_of_its_protocol(run: Path, manifest: Path, tmp_path: Path) -> None:
@@ -150,29 +153,29 @@ def test_a_checkpoint_is_measured_under_the_label_of_its_protocol(run: Path, man
                "--robustness.corruptions=[noise]", "--robustness.levels={noise: [0]}", "--data.paper_protocol=false",
                "--robustness.sheet=false"]  # fmt: skip
     assert main(options) == 0
-    page, stem = trained / "robustness" / "robustness.md", "best epoch chosen on the test fold"
-    assert stem in page.read_text()
-    page.unlink()
-    assert main(options) == 0  # nothing is loaded now, and the label is still known
-    assert stem in page.read_text()
+    stem = "best epoch chosen on the test fold"
+    assert stem in (trained / "robustness" / "robustness.md").read_text()
+    known = Measured(settings=written(trained)["settings"], about={"protocol": ""})
+    known.take_finished(trained / "robustness")  # a second start may load no checkpoint, and keeps the label
+    assert stem in known.label
     assert set(pd.read_csv(trained / "robustness" / "robustness.csv")["protocol"]) == {f"paper protocol: {stem}"}
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--robustness.corruptions=[noize]"], "no corruption is called 'noize'; did you mean 'noise'?"),
-        (["--robustness.levels={blur: [99]}"], "blur has levels from 0.25 to 40 px of 160"),
-        (["--robustness.corruptions=[noise]", "--robustness.levels={blur: [2]}"], "not among robustness.corruptions"),
-        (["--robustness.corruptions=[blur]", "--data.test_without=video"], "blur: video is withheld"),
-        (["--data.test_fold=2"], "no clip has a split fold1"),
-    ],
-)
-def test_what_cannot_be_done_is_said(
-    options: list[str], message: str, manifest: Path, export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(command(manifest, tmp_path, export, *options)) != 0
-    assert message in capsys.readouterr().err
+def test_what_cannot_be_measured_is_said(manifest: Path, export: Path, tmp_path: Path, capsys: Any) -> None:
+    assert main(command(manifest, tmp_path, export, "--robustness.corruptions=[noize]")) == 2
+    assert "no corruption is called 'noize'; did you mean 'noise'?" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"blur has levels from 0.25 to 40 px of 160"):
+        RobustnessSettings(levels={"blur": [99]})
+    with pytest.raises(ValueError, match=r"not among robustness.corruptions"):
+        RobustnessSettings(corruptions=["noise"], levels={"blur": [2]})
+    heard = module(modalities=("audio",))
+    with pytest.raises(ValueError, match=r"blur: the model takes no video.*Of a model of audio: noise, pink"):
+        job._split(RobustnessSettings(corruptions=["blur"]), heard, data(manifest))
+    made = data(manifest, test_without="audio")
+    chosen, left_out = job._split(RobustnessSettings(), module(), made)
+    assert all(kind.modalities == ("video",) for kind in chosen)
+    assert left_out["noise"] == "audio is withheld from the test (data.test_without)"
+    assert len(chosen) + len(left_out) == len(CORRUPTIONS)
 
 
 def test_no_test_split_is_said(
