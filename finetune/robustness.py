@@ -21,6 +21,7 @@ import hicmae
 from finetune.__main__ import FinetuneCLI
 from finetune.evaluation import Evaluation
 from finetune.module import FinetuneModule
+from finetune.origin import origin_of
 from finetune.protocol import labelled
 from finetune.robustness_data import Condition, RobustnessData, changed_media, media_of
 from finetune.robustness_overlay import is_overlay, overlay
@@ -93,6 +94,9 @@ class RobustnessCLI(FinetuneCLI):
         self.before_test()
         arguments = self._prepare_subcommand_kwargs(subcommand)
         checkpoint = arguments.get("ckpt_path")
+        # Lightning hands a checkpoint's protocol to data of the class that wrote it alone.
+        if checkpoint and (origin := origin_of(Path(checkpoint))) is not None:
+            data.take_origin(origin, "the checkpoint")
         measured = Measured(
             settings=_settings(self.trainer, module, data, checkpoint=checkpoint, seed=settings.seed),
             about={
@@ -153,7 +157,6 @@ def measure(
         trainer.test(module, datamodule=data, ckpt_path=None if loaded else checkpoint, verbose=False)
         loaded = True
         evaluation: Evaluation = module.evaluations[TEST]
-        measured.about["protocol"] = data.protocol.label  # a checkpoint brings its own
         shown = " ".join(f"{name} {value:.4f}" for name, value in list(evaluation.scalars.items())[:2])
         logger.info("%s | %s", labelled(what, measured.label), shown)
         return scores_of(evaluation)

@@ -68,7 +68,6 @@ class Measured:
             other = sorted(n for n in names if self.settings.get(n) != content["settings"].get(n))
             logger.warning("%s was made with other settings (%s): all is measured anew", path, ", ".join(other))
             return
-        self.about["protocol"] = content["about"]["protocol"]  # known from the weights, which may not be loaded now
         self.clean = content["clean"]
         for row in content["rows"]:
             name, level = row.pop("corruption"), float(row.pop("level"))
