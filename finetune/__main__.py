@@ -31,6 +31,7 @@ JOBS = {
     "folds": "finetune.folds",
     "hidden": "finetune.hidden",
     "probe": "finetune.probe",
+    "robustness": "finetune.robustness",
 }
 """Jobs beside fit and test by their name on the command line: module with ``main(argv) -> int``, imported when asked
 for."""
