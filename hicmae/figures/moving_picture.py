@@ -96,7 +96,7 @@ def mp4_bytes(pages: Sequence[Image.Image], page_s: float, sound: Sound | None) 
     width, height = (size + size % 2 for size in pages[0].size)  # 4:2:0 wants even sizes
     buffer = io.BytesIO()
     output: Any
-    with av.open(buffer, "w", format="mp4", options={"movflags": "+faststart"}) as output:
+    with av.open(buffer, "w", format="mp4") as output:
         rate = Fraction(1 / page_s).limit_denominator(1001)
         picture = output.add_stream("libx264", rate=rate, options=_MP4_OPTIONS)
         picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"

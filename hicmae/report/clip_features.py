@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -202,6 +202,14 @@ def loaded_backbone(weights: BackboneWeights, modalities: tuple[Modality, ...], 
     backbone = Backbone(weights.config)
     backbone.load_state_dict(weights.state)
     return LoadedBackbone(backbone=backbone.eval(), spec=weights.spec, modalities=modalities, weights=said)
+
+
+def untrained(loaded: LoadedBackbone) -> LoadedBackbone:
+    """The same architecture with random weights, the same every time; no other random number moves."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = Backbone(loaded.backbone.config)
+    return replace(loaded, backbone=backbone.eval(), weights="random weights")
 
 
 def small(frame: NDArray[np.uint8]) -> Image.Image:
