@@ -123,7 +123,8 @@ def _draw_curves(axes: Any, shown: AttentionPicture) -> None:
     axes.axhline(1, color="0.7", lw=0.8, zorder=0)
     axes.set_xlim(0, shown.seconds)
     low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 0.9), max(high, 1.1))
+    low, high = min(low, 0.9), max(high, 1.1)
+    axes.set_ylim(low, high + 0.3 * (high - low))  # room for the legend above the curves
     axes.set_ylabel("x an even share", fontsize=8)
     axes.set_xlabel("seconds", fontsize=8)
     axes.tick_params(labelsize=7)

@@ -30,7 +30,7 @@ class OverlaySettings:
 
     def __post_init__(self) -> None:
         if self.smooth < 1:
-            raise ValueError(f"smooth={self.smooth} must be 1 (none) or more values")
+            raise ValueError(f"--smooth {self.smooth} must be 1 (none) or more values")
 
 
 Course = tuple[Sequence[float], Sequence[float]]
