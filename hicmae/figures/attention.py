@@ -125,7 +125,7 @@ def _draw_curves(axes: Any, shown: AttentionPicture) -> None:
     low, high = axes.get_ylim()
     low, high = min(low, 0.9), max(high, 1.1)
     axes.set_ylim(low, high + 0.3 * (high - low))  # room for the legend above the curves
-    axes.set_ylabel("x an even share", fontsize=8)
+    axes.set_ylabel("x even share", fontsize=8)
     axes.set_xlabel("seconds", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.set_title("attention over time", fontsize=9)
@@ -150,7 +150,7 @@ def _draw_scale(figure: Any, all_axes: Any, heat: NDArray[np.floating]) -> None:
     low, high = limits_of(heat)
     scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(low, high), _HEAT)
     bar = figure.colorbar(scale, ax=all_axes, pad=0.01)
-    bar.set_label("x an even share", fontsize=7)
+    bar.set_label("x even share", fontsize=7)
     bar.ax.tick_params(labelsize=7)
 
 

@@ -71,11 +71,9 @@ def draw_feature_grid(
                 _draw_map(axes, maps, (kind, layer), groups, f"{kind}, layer {layer}")
         if "fused" in kinds:
             _draw_map(block.add_subplot(grid[rows - 1, wide - 1]), maps, ("fused", 0), groups, "fused")
-        first = 0
         if place == 0:
             _draw_legend(block.add_subplot(grid[0, wide - 1]), groups, names, said)
-            first = 1
-        _draw_recall(block.add_subplot(grid[first : first + 1, wide - 1]), models, place, chance)
+        _draw_recall(block.add_subplot(grid[1, wide - 1]), models, place, chance)
         if len(models) > 1:
             block.suptitle(maps.name, fontsize=11, fontweight="bold")
     figure.suptitle(title, fontsize=10)
@@ -89,7 +87,7 @@ def _draw_map(axes: Any, maps: FeatureMaps, key: tuple[str, int], groups: NDArra
     axes.set_xlabel(maps.notes[key], fontsize=7.5, labelpad=3)
     points = maps.points[key]
     colours = [COLOURS[group] if group < _NAMED else OTHERS for group in groups.tolist()]
-    axes.scatter(points[:, 0], points[:, 1], s=9, c=colours, linewidths=0, alpha=0.85)
+    axes.scatter(points[:, 0], points[:, 1], s=14, c=colours, linewidths=0, alpha=0.85)
     for side in axes.spines.values():
         side.set_color("0.8")
 
@@ -115,11 +113,10 @@ def _draw_recall(axes: Any, models: Sequence[FeatureMaps], own: int, chance: flo
     """Recall by layer, all models on the scale of all of them."""
     for number, (kind, values) in enumerate(models[own].recall.items()):
         axes.plot(range(1, len(values) + 1), values, marker="o", ms=3, lw=1.4, color=COLOURS[number], label=kind)
-    axes.axhline(chance, color="0.6", lw=0.9, ls="--")
+    axes.axhline(chance, color="0.6", lw=0.9, ls="--", label="guessing")
     everything = [value for model in models for values in model.recall.values() for value in values] + [chance]
     margin = 0.08 * (max(everything) - min(everything)) + 0.01
     axes.set_ylim(max(0.0, min(everything) - margin), max(everything) + margin)
-    axes.text(1, chance, "guessing", fontsize=6.5, color="0.4", va="bottom")
     axes.set_title("recall by layer", fontsize=9, pad=3)
     axes.set_xlabel("layer", fontsize=7.5)
     deepest = max(len(values) for values in models[own].recall.values())
