@@ -134,9 +134,16 @@ def test_a_reconstruction_as_mp4_is_heard(pretrained, tmp_path):
         assert file.streams.audio
 
 
-def test_several_clips_have_a_file_each_and_a_still_is_drawn(pretrained, tmp_path):
+def test_several_clips_have_a_still_each(pretrained, tmp_path, monkeypatch):
+    def draw(shown, path, *, clip, title):
+        path.write_text(f"{title} of {len(shown.video)}, number {clip}")
+
+    monkeypatch.setattr("hicmae.figures.reconstruction.draw_reconstruction", draw)
     assert figures("reconstruction", pretrained, "--clips", "2", "-o", tmp_path / "a.png") == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a_0.png", "a_1.png"]
+    drawn = {path.name: path.read_text() for path in sorted(tmp_path.iterdir())}
+    assert list(drawn) == ["a_0.png", "a_1.png"]
+    assert drawn["a_1.png"].endswith(", after 12 steps of 2, number 1")
+    assert drawn["a_0.png"][:7] != drawn["a_1.png"][:7]
 
 
 def test_the_mask_ratio_is_that_asked_for(pretrained, tmp_path):
@@ -187,17 +194,27 @@ def test_what_cannot_be_reconstructed_is_said(pretrained, finetuned, manifest, t
 # ---------------------------------------------------------------- features
 
 
-def test_features_of_both_kinds_of_run_are_drawn(pretrained, finetuned, hearing, manifest, tmp_path, capsys):
-    for name, place, more in (
-        ("pretrained", pretrained, ("--untrained",)),
-        ("finetuned", finetuned, ("--by", "subject")),
-        ("hearing", hearing, ("--data", manifest)),
-    ):
-        out = tmp_path / f"{name}.png"
-        assert figures("features", place, *more, "-o", out) == 0
-        with Image.open(out) as image:
-            assert image.width > 300
-    assert "by speaker" in capsys.readouterr().out
+def test_features_are_drawn(finetuned, tmp_path, capsys):
+    out = tmp_path / "a.png"
+    assert figures("features", finetuned, "--by", "subject", "-o", out) == 0
+    assert "12 of 12" in capsys.readouterr().out
+    with Image.open(out) as image:
+        assert image.width > 300
+
+
+def test_one_modality_is_drawn_beside_random_weights(hearing, manifest, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "hicmae.figures.feature_grid.draw_feature_grid",
+        lambda models, groups, names, path, **said: drawn.append((models, said)) or path.touch(),
+    )
+    given = ("--data", manifest, "--split", "train", "--untrained", "-o", tmp_path / "a.png")
+    assert figures("features", hearing, *given) == 0
+    (models, said), = drawn  # fmt: skip
+    assert [model.name for model in models] == ["hearing", "untrained"]
+    assert all(set(model.points) == {("audio", 1), ("audio", 2)} for model in models)
+    assert said["title"].startswith("9 of 9 clips of split train; recall: by vote of the 5 nearest clips of other")
+    assert said["chance"] == pytest.approx(1 / 3)
 
 
 def test_maps_have_the_scores_of_the_features_themselves(finetuned, manifest):
@@ -215,6 +232,8 @@ def test_maps_have_the_scores_of_the_features_themselves(finetuned, manifest):
 
 def test_an_untrained_model_is_the_same_every_time_and_moves_no_random_number(finetuned):
     loaded = find_model(finetuned).backbone()
+    with torch.no_grad():
+        loaded.backbone.video_encoder.embed.weight.add_(1)  # training
     before = torch.get_rng_state()
     first, second = (untrained(loaded).backbone.state_dict() for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -292,27 +311,33 @@ def test_a_model_or_a_file_without_picture_has_a_still(finetuned, hearing, clip,
     assert "layers 0 to 1" in said
 
 
+@pytest.fixture
+def grey_heat(monkeypatch):
+    """Hotter is brighter."""
+    monkeypatch.setattr("hicmae.figures.attention._HEAT", "gray")
+
+
+@pytest.mark.usefixtures("grey_heat")
 def test_heat_lies_where_it_is():
     frames = np.full((4, 16, 16, 3), 128, dtype=np.uint8)
     heat = np.ones((2, 4, 4))
     heat[1, 0, 3] = 3.0
-    hot = heated_frames(frames, heat, side=32).astype(int)
-    red = hot[..., 0] - hot[..., 2]
+    hot = heated_frames(frames, heat, side=32)[..., 0].astype(int)
     assert np.array_equal(hot[0], hot[1])
     for frame in (2, 3):  # of the second moment
-        row, column = np.unravel_index(red[frame].argmax(), red[frame].shape)
+        row, column = np.unravel_index(hot[frame].argmax(), hot[frame].shape)
         assert row < 8
         assert column >= 24
-    assert red[2].max() > red[0].max()
+    assert hot[2].max() > hot[0].max()
 
 
+@pytest.mark.usefixtures("grey_heat")
 def test_heat_of_low_frequencies_lies_below():
     heat = np.ones((4, 4))
     heat[3, 0] = 3.0  # the last moment, the lowest band
-    picture = heated_spectrogram(np.zeros((64, 32), dtype=np.float32), heat).astype(int)
-    red = picture[..., 0] - picture[..., 2]
+    picture = heated_spectrogram(np.zeros((64, 32), dtype=np.float32), heat)
     assert picture.shape == (32, 64, 3)
-    row, column = np.unravel_index(red.argmax(), red.shape)
+    row, column = np.unravel_index(picture[..., 0].argmax(), (32, 64))
     assert row >= 24
     assert column >= 48
 

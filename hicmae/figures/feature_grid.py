@@ -16,9 +16,10 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from hicmae.figures.canvas import save_figure
-from hicmae.figures.palette import COLOURS, OTHERS
+from hicmae.figures.palette import COLOURS
 
 _NAMED = len(COLOURS)
+_OTHERS = "#cdd2d9"  # paler than the greyest of them
 _KINDS = ("video", "audio", "fused")
 
 
@@ -86,7 +87,7 @@ def _draw_map(axes: Any, maps: FeatureMaps, key: tuple[str, int], groups: NDArra
     axes.set_title(name, fontsize=9, pad=3)
     axes.set_xlabel(maps.notes[key], fontsize=7.5, labelpad=3)
     points = maps.points[key]
-    colours = [COLOURS[group] if group < _NAMED else OTHERS for group in groups.tolist()]
+    colours = [COLOURS[group] if group < _NAMED else _OTHERS for group in groups.tolist()]
     axes.scatter(points[:, 0], points[:, 1], s=14, c=colours, linewidths=0, alpha=0.85)
     for side in axes.spines.values():
         side.set_color("0.8")
@@ -98,7 +99,7 @@ def _draw_legend(axes: Any, groups: NDArray[np.integer], names: Sequence[str], s
     shown = list(zip(names[:_NAMED], COLOURS, counts.tolist(), strict=False))
     handles = [_dot(colour, f"{name or 'none'} ({count})") for name, colour, count in shown]
     if (rest := int(counts[_NAMED:].sum())) > 0:
-        handles.append(_dot(OTHERS, f"{len(names) - _NAMED} others ({rest})"))
+        handles.append(_dot(_OTHERS, f"{len(names) - _NAMED} others ({rest})"))
     axes.legend(
         handles=handles, title=said, title_fontsize=8.5, fontsize=7.5, frameon=False, loc="upper left",
         bbox_to_anchor=(-0.05, 1.08), borderaxespad=0, labelspacing=0.3, handletextpad=0.2,

@@ -65,8 +65,10 @@ def _chosen(known: Sequence[str], metrics: Sequence[str]) -> list[str]:
 
 
 def _over(history: pd.DataFrame, metric: str, unit: str) -> tuple[list[float], list[float]]:
-    if unit == "step" or unit not in history:
-        return course(history, metric) if unit == "step" else ([], [])
+    if unit == "step":
+        return course(history, metric)
+    if unit not in history or metric not in history:
+        return [], []
     # Scores are logged on lines of their own, which lack the epoch: that of the lines around them.
     filled = history.assign(**{unit: history[unit].interpolate(limit_direction="both")})
     there = filled[metric].notna() & filled[unit].notna()
