@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -28,9 +29,9 @@ class FusionAttention:
     """What each stream of the fusion reads of the other, layer by layer; rows sum to 1."""
 
     video_to_audio: list[Tensor]
-    """For each layer float32 (B, H, V, A): which audio tokens a video token reads."""
+    """For each layer float32 (B, H, V, A): which audio tokens a video token reads; none where video reads nothing."""
     audio_to_video: list[Tensor]
-    """For each layer float32 (B, H, A, V): which video tokens an audio token reads."""
+    """For each layer float32 (B, H, A, V): which video tokens an audio token reads; none where audio reads nothing."""
 
 
 @torch.no_grad()
@@ -73,15 +74,14 @@ def fusion_attention(fusion: FusionEncoder, video: Tensor, audio: Tensor) -> Fus
     """
     found = FusionAttention(video_to_audio=[], audio_to_video=[])
     with _evaluating(fusion):
-        blocks: Any = zip(fusion.video_blocks, fusion.audio_blocks, strict=True)
-        for video_block, audio_block in blocks:
-            for block, x, context, place in (
-                (video_block, video, audio, found.video_to_audio),
-                (audio_block, audio, video, found.audio_to_video),
-            ):
-                normed = block.cross_norm(x), block.context_norm(context)
-                place.append(cross_attention_weights(block.cross_attn, *normed))
-            video, audio = video_block(video, audio), audio_block(audio, video)
+        layers: Any = zip_longest(fusion.video_blocks, fusion.audio_blocks)  # a stream may have none
+        for video_block, audio_block in layers:
+            both = (video_block, video, audio), (audio_block, audio, video)
+            for (block, x, context), place in zip(both, (found.video_to_audio, found.audio_to_video), strict=True):
+                if block is not None:
+                    normed = block.cross_norm(x), block.context_norm(context)
+                    place.append(cross_attention_weights(block.cross_attn, *normed))
+            video, audio = (x if block is None else block(x, context) for block, x, context in both)
     return found
 
 

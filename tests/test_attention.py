@@ -72,6 +72,16 @@ def test_fusion_weights_times_values_are_what_each_layer_answers(backbone):
             torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
 
 
+def test_a_stream_without_fusion_layers_reads_nothing_and_stays_as_it_is(backbone):
+    seen = backbone(*clips(2))
+    both = fusion_attention(backbone.fusion, seen.video_tokens, seen.audio_tokens)
+    backbone.fusion.audio_blocks = torch.nn.ModuleList()
+    one = fusion_attention(backbone.fusion, seen.video_tokens, seen.audio_tokens)
+    assert one.audio_to_video == []
+    assert torch.equal(one.video_to_audio[0], both.video_to_audio[0])
+    assert not torch.equal(one.video_to_audio[1], both.video_to_audio[1])  # of audio that no layer has changed
+
+
 def test_layers_come_in_the_order_asked_for_and_strangers_are_named(backbone):
     patches = audio_to_patches(clips(1)[1], TINY)
     assert list(attention_weights(backbone.audio_encoder, patches, (3, 1))) == [3, 1]

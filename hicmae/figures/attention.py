@@ -59,12 +59,13 @@ def draw_attention(shown: AttentionPicture, path: str | Path) -> Path:
     where = dict(zip(rows, parts, strict=True))
     if shown.frames is not None:
         _draw_film(where["film"], shown)
-    maps = [reads for reads in (shown.video_reads, shown.audio_reads) if reads is not None]
+    both = (shown.video_reads, ("video", "audio")), (shown.audio_reads, ("audio", "video"))
+    maps = [(reads, names) for reads, names in both if reads is not None]
     if "sound" in where:
         _draw_sound(where["sound"], shown)
     columns = where["curves"].subplots(1, 1 + len(maps), width_ratios=[3.4, *[1] * len(maps)], squeeze=False)[0]
     _draw_curves(columns[0], shown)
-    for axes, reads, names in zip(columns[1:], maps, (("video", "audio"), ("audio", "video")), strict=False):
+    for axes, (reads, names) in zip(columns[1:], maps, strict=True):
         _draw_reads(axes, reads, names, shown.seconds)
     figure.suptitle(shown.title, fontsize=10)
     return save_figure(figure, path)

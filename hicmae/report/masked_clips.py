@@ -41,7 +41,7 @@ def reconstruct_clips(
     seed: int,
     device: str,
 ) -> MaskedClips:
-    """The window in the middle of the first ``most`` of these clips that have picture and sound.
+    """The window in the middle of the first ``most`` of these clips that have what the model was trained with.
 
     Args:
         model, spec: with decoders, and its input.
@@ -58,7 +58,7 @@ def reconstruct_clips(
     model.to(device)
     draws = PretrainingDraws(model=model.config, **ratios)
     left_out: Counter[str] = Counter()
-    clips = list(decode_middles(source, numbers, spec, ("video", "audio"), left_out))[:most]
+    clips = list(decode_middles(source, numbers, spec, model.modalities, left_out))[:most]
     if not clips:
         raise NotAvailableError(f"not one of {len(numbers)} clips can be used: {counted(left_out)}")
     video, log_mel = BatchTransform(spec)(
