@@ -252,8 +252,10 @@ def _still_page(shown: AttentionPicture, side: int) -> tuple[Image.Image, list[t
         return figure.add_axes((x / width, 1 - (y + high) / height, wide / width, high / height))
 
     figure.text(left / width, 1 - 4 / height, shown.title, va="top", fontsize=8)
-    for place, name in enumerate(("clip", "attention")):
-        figure.text((left + place * (side + gap)) / width, 1 - (top - 4) / height, name, va="bottom", fontsize=9)
+    assert shown.video is not None
+    low, high = limits_of(shown.video)
+    for place, name in enumerate(("clip", f"attention, {low:.2f} to {high:.2f} x even share")):
+        figure.text((left + place * (side + gap)) / width, 1 - (top - 4) / height, name, va="bottom", fontsize=8)
     drawn = []
     if shown.video_reads is not None:
         axes = axes_at(left + 2 * (side + gap) + 44, top, side - 20, side)

@@ -106,9 +106,9 @@ def find_model(path: str | Path) -> ShownModel:
             raise ValueError(f"{path} is a cross-validation of several models; give one of its folds, such as fold1")
         return ShownModel(given=path, run=run, weights=None)
     # RUN/export and RUN/checkpoints/last.ckpt know where the run's data are.
-    place = path.absolute().parent.parent if path.is_file() else path.absolute().parent
+    place = path.absolute().parent
     try:
-        run = open_run(place)
+        run = open_run(place.parent if place.name == "checkpoints" else place)
     except (ValueError, OSError):
         run = Run(root=path, kind="pretrain")
     return ShownModel(given=path, run=run, weights=path)
