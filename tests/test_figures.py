@@ -290,12 +290,13 @@ def test_attention_is_in_multiples_of_an_even_share(finetuned, clip):
 
 
 def test_attention_plays_and_stands_still(finetuned, clip, tmp_path):
-    for suffix in (".gif", ".png", ".mp4"):
-        assert figures("attention", finetuned / "export", clip, "--size", "64", "-o", tmp_path / f"a{suffix}") == 0
-    with Image.open(tmp_path / "a.gif") as image:
-        assert (image.n_frames, image.info["duration"]) == (16, 160)
+    for suffix in (".png", ".mp4"):
+        assert figures("attention", finetuned / "export", clip, "--size", "48", "-o", tmp_path / f"a{suffix}") == 0
     with av.open(str(tmp_path / "a.mp4")) as file:
         assert file.streams.audio
+        assert len(list(file.decode(video=0))) == 64
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width > 1000
 
 
 def test_a_model_or_a_file_without_picture_has_a_still(finetuned, hearing, clip, tmp_path, capsys):
@@ -325,9 +326,9 @@ def test_heat_lies_where_it_is():
     hot = heated_frames(frames, heat, side=32)[..., 0].astype(int)
     assert np.array_equal(hot[0], hot[1])
     for frame in (2, 3):  # of the second moment
-        row, column = np.unravel_index(hot[frame].argmax(), hot[frame].shape)
-        assert row < 8
-        assert column >= 24
+        rows, columns = np.nonzero(hot[frame] == hot[frame].max())
+        assert rows.mean() < 8
+        assert columns.mean() >= 24
     assert hot[2].max() > hot[0].max()
 
 
