@@ -26,7 +26,12 @@ from hicmae.training.run_directory import checkpoint_directory
 
 logger = logging.getLogger(__name__)
 
-JOBS = {"continuous": "finetune.continuous", "folds": "finetune.folds", "probe": "finetune.probe"}
+JOBS = {
+    "continuous": "finetune.continuous",
+    "folds": "finetune.folds",
+    "probe": "finetune.probe",
+    "study": "finetune.study",
+}
 """Jobs beside fit and test by their name on the command line: module with ``main(argv) -> int``, imported when asked
 for."""
 

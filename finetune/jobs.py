@@ -65,13 +65,15 @@ class JobRunner:
         self._running: list[_Running] = []
         self._told: set[str] = set()
         self._signals = 0
+        self.seconds: dict[str, float] = {}
+        """How long each job took that came to an end, by its name."""
         self.stopped_by: int | None = None
         """The signal that ended the run early."""
 
-    def run(self, jobs: Sequence[Job], on_end: Callable[[Job, int], Any]) -> None:
+    def run(self, jobs: Sequence[Job], on_end: Callable[[Job, int], Sequence[Job] | None]) -> None:
         """Run all jobs to their ends; ``on_end`` gets each with its exit status (negative: the signal that ended it).
 
-        After a signal, no further job is started, and ``on_end`` hears of those alone that were running.
+        Jobs that ``on_end`` returns waited for this one, and come before all others now. After a signal, no further job is started, and ``on_end`` hears of those alone that were running.
         """
         pending = deque(jobs)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -83,10 +85,9 @@ class JobRunner:
                     self._running.remove(one)
                     os.close(one.lock)
                     status = one.process.returncode
-                    logger.info(
-                        "%s: ended with status %d after %.0f s", one.job.name, status, time.monotonic() - one.started
-                    )
-                    on_end(one.job, status)
+                    seconds = self.seconds[one.job.name] = time.monotonic() - one.started
+                    logger.info("%s: ended with status %d after %.0f s", one.job.name, status, seconds)
+                    pending.extendleft(reversed(on_end(one.job, status) or ()))
                 if time.monotonic() - told > _PROGRESS_S:
                     self._show_progress()
                     told = time.monotonic()
