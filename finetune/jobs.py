@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +72,8 @@ class JobRunner:
     def run(self, jobs: Sequence[Job], on_end: Callable[[Job, int], Sequence[Job] | None]) -> None:
         """Run all jobs to their ends; ``on_end`` gets each with its exit status (negative: the signal that ended it).
 
-        Jobs that ``on_end`` returns waited for this one, and come before all others now. After a signal, no further job is started, and ``on_end`` hears of those alone that were running.
+        Jobs that ``on_end`` returns waited for this one, and come before all others now. After a signal, no further job
+        is started, and ``on_end`` hears of those alone that were running.
         """
         pending = deque(jobs)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -37,7 +37,7 @@ class ProbeRow:
 
 
 def write_probe(out: Path, rows: Sequence[ProbeRow], about: dict[str, Any], benchmark: Card | None = None) -> None:
-    """Write ``probe.json`` (every score), ``probe.md`` (a table for each task), ``predictions.parquet`` (every clip)."""
+    """Write ``probe.json`` (scores), ``probe.md`` (a table for each task) and ``predictions.parquet`` (clips)."""
     out.mkdir(parents=True, exist_ok=True)
     protocol = {"protocol": about["label"]} if about["label"] else {}
     content = [

@@ -99,7 +99,7 @@ class Resampled:
     """Scores of the same clips with other speakers drawn each time."""
 
     scores: dict[str, NDArray[np.float64]]
-    """By score, (R,). Two sets of predictions for the same speakers are drawn alike, so their differences are paired."""
+    """By score, (R,). Predictions for the same speakers are drawn alike, so that their differences are paired."""
     over: str
     groups: int
 

@@ -111,7 +111,7 @@ def _lines(axes: Any, plan: Plan, found: Mapping[tuple[str, str], Estimate], sca
 
 
 def _on_axis(plan: Plan, name: str) -> bool:
-    """Whether a variant has a value on the axis: random weights have no length of pre-training, and are a line across."""
+    """Whether a variant has a value on the axis; random weights have no pre-training, and are a line across."""
     assert plan.study.figure.x is not None
     axis, option = plan.study.figure.x.split(".", 1)
     if axis == "pretraining" and plan.study.pretrainings[name].kind != "run":

@@ -26,6 +26,7 @@ from scipy import stats
 from finetune.study.results import Scores
 from hicmae.bootstrap import Resampling, percentile_bounds, resampled_scores
 
+SETTINGS = Resampling()
 Bounds = tuple[float, float] | None
 Cell = Mapping[tuple[int, int | None], Scores]
 """The finished rows of a pair of variants, by seed and fold."""
@@ -47,7 +48,7 @@ class Estimate:
     """Test speakers, the fewest of any fold."""
 
 
-def estimate(cell: Cell, metric: str, settings: Resampling = Resampling()) -> Estimate:
+def estimate(cell: Cell, metric: str, settings: Resampling = SETTINGS) -> Estimate:
     """Of a score of one pair of variants.
 
     Args:
@@ -63,7 +64,7 @@ def estimate(cell: Cell, metric: str, settings: Resampling = Resampling()) -> Es
     return _estimate(values, drawn, groups, settings)
 
 
-def difference(cell: Cell, reference: Cell, metric: str, settings: Resampling = Resampling()) -> Estimate | None:
+def difference(cell: Cell, reference: Cell, metric: str, settings: Resampling = SETTINGS) -> Estimate | None:
     """Of ``cell`` minus ``reference``, over the seeds and folds that both have; ``None`` where there are none."""
     keys = set(_whole_seeds({key: cell[key] for key in cell if key in reference}))
     if not keys:

@@ -35,7 +35,7 @@ _TIME = re.compile(r"^\d\d:\d\d:\d\d [A-Z]+ ")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the job; returns the exit status: 0, or 1 if a run failed, 2 for a study that cannot be run, 128 + a signal."""
+    """Run the job; returns the exit status: 0, 1 if a run failed, 2 for a wrong study, 128 + a signal."""
     own = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     try:

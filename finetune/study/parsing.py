@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.settings import FinetuneParsedOnly, IMMATERIAL, ParsedOnly
 from finetune.data import FinetuneData
 from finetune.module import FinetuneModule
+from finetune.settings import IMMATERIAL, FinetuneParsedOnly, ParsedOnly
 from finetune.study.options import flatten, nearest, with_options, write_yaml
 from pretrain.__main__ import PretrainCLI
 from pretrain.data import PretrainData
@@ -51,7 +51,7 @@ class JobParser:
             least = ["fit", "--trainer.default_root_dir=."]
             if job == "pretrain":
                 arguments = [*least, "--data.shards=[none]"]
-                self._cli: Any = _PretrainParsedOnly(PretrainModule, PretrainData, 
+                self._cli: Any = _PretrainParsedOnly(PretrainModule, PretrainData,
                                                      seed_everything_default=0, args=arguments)  # fmt: skip
             else:
                 arguments = [*least, "--model.labels.classes={label: [a, b]}"]

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from finetune.protocol import PAPER_PROTOCOL
 from finetune.study.grid import Row, every_run
-from finetune.study.intervals import Estimate
+from finetune.study.intervals import SETTINGS, Estimate
 from finetune.study.results import DONE, Scores
 from finetune.study.spec import Study
 from finetune.study.summary import Summary
 from finetune.tables import markdown_table, score_title, show, show_interval
-from hicmae.bootstrap import Resampling
 from hicmae.data.source import digest_of
 
 _METHOD = (
@@ -39,7 +38,6 @@ def study_report(
         summary: of the rows that are finished.
         seconds: by the digest of each finished run.
     """
-    settings = Resampling()
     paper = any(one.protocol for found in scores.values() for one in found)
     label = f" [{PAPER_PROTOCOL}]" if paper else ""
     lines = [f"# {study.title}{label}", ""]
@@ -55,11 +53,12 @@ def study_report(
             "",
         ]
     done = sum(text == DONE for text in status.values())
-    lines += [f"{done} of {len(rows)} rows are finished: {len(study.cells)} pairs of variants, seeds "
-              f"{', '.join(map(str, study.seeds))}.", "", "![figure](figure.png)", "", "## Scores on the test", ""]  # fmt: skip
+    seeds = ", ".join(map(str, study.seeds))
+    lines += [f"{done} of {len(rows)} rows are finished: {len(study.cells)} pairs of variants, seeds {seeds}.", ""]
+    lines += ["![figure](figure.png)", "", "## Scores on the test", ""]
     if paper:
         lines += [f"Some runs follow the {PAPER_PROTOCOL}; `protocol` in table.csv says which.", ""]
-    lines += [_METHOD.format(level=settings.level, resamples=settings.resamples), ""]
+    lines += [_METHOD.format(level=SETTINGS.level, resamples=SETTINGS.resamples), ""]
     for metric in study.metrics:
         found = {key[:3]: one for key, one in summary.means.items() if key[3] == metric}
         lines += [f"### {score_title(metric)}", ""]

@@ -131,10 +131,12 @@ def tidy_table(
         shared = {"pretraining": row.pretraining, "finetuning": row.finetuning, "seed": row.seed, "fold": row.fold,
                   "status": status[number], "run": store.folder(row.run).name}  # fmt: skip
         for metric in study.metrics:
-            lines += [
-                shared | {"checkpoint": one.checkpoint, "metric": metric, "value": one.values[metric],
-                          "detail": one.detail, "protocol": one.protocol}
+            hole = {"checkpoint": "", "metric": metric, "value": None, "detail": "", "protocol": ""}
+            scored = [
+                {"checkpoint": one.checkpoint, "metric": metric, "value": one.values[metric], "detail": one.detail,
+                 "protocol": one.protocol}
                 for one in scores.get(number, ())
-            ] or [shared | {"checkpoint": "", "metric": metric, "value": None, "detail": "", "protocol": ""}]  # fmt: skip
+            ]  # fmt: skip
+            lines += [shared | line for line in scored or [hole]]
     table = pd.DataFrame(lines, columns=list(COLUMNS))
     return table.astype({"fold": "Int64", "value": "float64"})
