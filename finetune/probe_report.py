@@ -75,12 +75,11 @@ def write_probe(out: Path, rows: Sequence[ProbeRow], about: dict[str, Any], benc
     tables = []
     for row in rows:
         for part, evaluation in row.evaluations.items():
-            table = evaluation.table.copy()
-            for place, name in enumerate(("feature", "task", "method")):
-                table.insert(place, name, getattr(row, name))
-            table.insert(3, "split", part)
-            table.insert(4, "protocol", about["label"])
-            tables.append(table)
+            own = {"feature": row.feature, "task": row.task, "method": row.method, "split": part}
+            predictions = evaluation.table.copy()
+            for place, (name, value) in enumerate((own | {"protocol": about["label"]}).items()):
+                predictions.insert(place, name, value)
+            tables.append(predictions)
     draft = out / ".predictions.parquet.draft"
     pd.concat(tables, ignore_index=True).to_parquet(draft, index=False)
     draft.replace(out / "predictions.parquet")

@@ -84,6 +84,8 @@ def study(folder: Path, path: Path, **changes: Any) -> Path:
         for group in groups:
             place = place[group]
         place[last] = value
+        if last == "variants" and "compare" not in changes:
+            content.pop("compare", None)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path

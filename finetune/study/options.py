@@ -16,14 +16,14 @@ class _Loader(yaml.SafeLoader):
     """YAML as the jobs read it: ``1e-3`` is a number; and a key that stands twice is an error."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"line {node.start_mark.line + 1}: {twice[0]!r} stands there twice; rename one of them")
-        found: dict[Any, Any] = super().construct_mapping(node, deep)  # type: ignore[no-untyped-call]
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
         return found
 
 
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 

@@ -70,6 +70,7 @@ class _Planner:
         self.sources: dict[str, tuple[dict[str, str], tuple[int, ...]]] = {}
         self.begins: dict[str, _Begin] = {}
         self.finetunings: dict[tuple[str, str], tuple[dict[str, Any], Parsed]] = {}
+        self.runs: dict[str, Run] = {}
 
     def plan(self) -> Plan:
         study = self.study
@@ -112,18 +113,20 @@ class _Planner:
                 choose_start(variant.init, None, None)
             except (FileNotFoundError, ValueError) as error:
                 raise type(error)(f"{what}: {error}; correct init, or leave the variant out") from error
-            own = {"model.init": str(variant.init), "model.preset": None, "model.architecture": None}
-            return _Begin(settings={}, model=own, content=content)
+            given = {"model.init": str(variant.init), "model.preset": None, "model.architecture": None}
+            return _Begin(settings={}, model=given, content=content)
         settings = with_options(self.pretrain_base, variant.options)
         data = {"data.shards": [_NOT_YET]} if self.shards else {}
         if self.study.corpus.unlabelled is not None:
             data = {"data.shards": list(self.study.corpus.unlabelled)}
         settings = with_options(settings, data)
-        parsed = self.parsers["pretrain"].parse(settings, variant.options | self.study.pretrain_set, what)
+        parsed = self.parsers["pretrain"].parse(settings, dict(variant.options) | dict(self.study.pretrain_set), what)
         preset, architecture = parsed.config.model.preset, dict(parsed.config.model.architecture or {})
         _check_model(preset, architecture, what)
         if variant.kind == "random":
-            own = {"model.init": None, "model.preset": preset, "model.architecture": architecture or None}
+            own: dict[str, Any] = {
+                "model.init": None, "model.preset": preset, "model.architecture": architecture or None,
+            }  # fmt: skip
             return _Begin(settings=settings, model=own)
         if self.shards and "unlabelled" not in self.shards:
             raise ValueError(f"{what}: corpus.synthetic has no unlabelled_speakers to pre-train on")
@@ -204,10 +207,10 @@ class _Planner:
             data = begin.parsed.config.data
             cache = CacheSettings.of(data.cache_dir, data.cache_gb)
             identity["clips"] = ShardSource([str(one) for one in data.shards], cache).fingerprint
-        return Run(
+        return self._same(Run(
             kind="pretrain", title=f"{name}, seed {seed}", identity=identity, links=links,
             settings=with_options(begin.settings, {"wandb": begin.settings.get("wandb", "off")} | _seeds(seed)),
-        )  # fmt: skip
+        ))  # fmt: skip
 
     def _final_run(self, pretraining: str, variant: Finetuning, seed: int, fold: int | None) -> Run:
         settings, parsed = self._finetuning(pretraining, variant)
@@ -233,9 +236,14 @@ class _Planner:
         elif (start := self._pretrain_run(pretraining, seed)) is not None:
             links["model.init"] = Link(run=start, path="export")
         title = f"{pretraining}, {variant.name}, seed {seed}" + ("" if fold is None else f", fold {fold}")
-        return Run(
+        run = Run(
             kind=_KINDS[variant.job], title=title, identity=identity, links=links, settings=with_options(settings, own)
         )
+        return self._same(run)
+
+    def _same(self, run: Run) -> Run:
+        """The run of the same result that is planned already, or this one."""
+        return self.runs.setdefault(run.digest, run)
 
     def _device(self) -> dict[str, Any]:
         """Sums are rounded differently on another kind of device, and by another number of threads."""

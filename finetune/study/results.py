@@ -131,8 +131,8 @@ def tidy_table(
         shared = {"pretraining": row.pretraining, "finetuning": row.finetuning, "seed": row.seed, "fold": row.fold,
                   "status": status[number], "run": store.folder(row.run).name}  # fmt: skip
         for metric in study.metrics:
-            hole = {"checkpoint": "", "metric": metric, "value": None, "detail": "", "protocol": ""}
-            scored = [
+            hole: dict[str, Any] = {"checkpoint": "", "metric": metric, "value": None, "detail": "", "protocol": ""}
+            scored: list[dict[str, Any]] = [
                 {"checkpoint": one.checkpoint, "metric": metric, "value": one.values[metric], "detail": one.detail,
                  "protocol": one.protocol}
                 for one in scores.get(number, ())

@@ -188,7 +188,7 @@ def _finetuning(name: str, values: Any, where: str) -> Finetuning:
     own = {key: values[key] for key in ("job", "test_only", "of", "feature", "method") if key in values}
     options = {option: value for option, value in values.items() if option not in own}
     _refuse_ours(options, where, ("model.init",))
-    job = "test" if own.get("test_only") else own.get("job", "fit")
+    job: Any = "test" if own.get("test_only") else own.get("job", "fit")
     refuse_unknown([job], ("fit", "probe", "test"), f"{where}, job")
     if (job == "test") != ("of" in own):
         raise ValueError(f"{where}: test_only and of belong together: of names the variant whose recogniser is tested")

@@ -51,7 +51,7 @@ def summarise(study: Study, rows: Sequence[Row], scores: Mapping[int, Sequence[S
         if pair in headline
     }
     differences = {}
-    for (pretraining, finetuning), cell in shown.items():
+    for (pretraining, finetuning), own_cell in shown.items():
         for axis in AXES:
             against = study.reference[axis]
             own = pretraining if axis == "pretraining" else finetuning
@@ -59,7 +59,7 @@ def summarise(study: Study, rows: Sequence[Row], scores: Mapping[int, Sequence[S
             if against is None or own == against or other not in shown:
                 continue
             for metric in study.metrics:
-                found_difference = difference(cell, shown[other], metric)  # type: ignore[index]
+                found_difference = difference(own_cell, shown[other], metric)
                 if found_difference is not None:
                     differences[axis, pretraining, finetuning, against, metric] = found_difference
     return Summary(means=means, differences=differences, headline=headline)
