@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from finetune.callbacks import FollowValidation
+from finetune.callbacks import FollowTest, FollowValidation
 from finetune.data import FinetuneData
 from finetune.finish import finish_test, finish_training
 from finetune.module import FinetuneModule, monitored_score
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 JOBS = {
     "continuous": "finetune.continuous",
     "folds": "finetune.folds",
+    "hidden": "finetune.hidden",
     "probe": "finetune.probe",
     "study": "finetune.study",
 }
@@ -48,6 +49,13 @@ class FinetuneCLI(JobCLI):
             type=bool,
             default=True,
             help="After training, score the best and the last checkpoint on the test split too, if there is one.",
+        )
+        parser.add_argument(
+            "--follow_test",
+            type=bool,
+            default=False,
+            help="Score the test split after every validation too, to see what choosing the epoch on it would gain; "
+            "changes neither training nor choice.",
         )
         parser.add_argument(
             "--benchmark",
@@ -92,10 +100,18 @@ class FinetuneCLI(JobCLI):
 
     def before_fit(self) -> None:
         """Say what becomes of a trained head; refuse weights, a teacher's too, that know this run's test clips."""
+        if self.config.fit.follow_test:
+            self._follow_test()
         describe_head(self.model.init, self.model.targets)
         for source in (self.model.init, self.model.teacher_path):
             for what, origin in origins_of(source):
                 self.datamodule.protocol.check_start(origin, what)
+
+    def _follow_test(self) -> None:
+        self.datamodule.follow_test = True
+        self.datamodule.setup("fit")  # refuses it where there is nothing to follow
+        best, callbacks = self.config.fit.best, self.trainer.callbacks  # type: ignore[attr-defined]
+        callbacks.insert(0, FollowTest(best.monitor, best.mode))  # before those that write checkpoints, which hold it
 
     def before_test(self) -> None:
         """Hand on the protocol of an exported recogniser; a checkpoint's comes with the checkpoint."""

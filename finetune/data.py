@@ -6,10 +6,11 @@ import logging
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
 from finetune.grouping import check_groups, refuse_shared_groups
 from finetune.protocol import PAPER_PROTOCOL, Protocol
@@ -52,6 +53,12 @@ class FinetuneData(pl.LightningDataModule):
         augmentation: what is done to training clips beside window, crop and flip.
         val_fraction: share of the training speakers that become validation where the data has no split ``val``.
         max_train_subjects: train on so many speakers only, for experiments with few labels; empty: on all.
+        label_fraction: share of the training clips that is kept, of each class by itself and at least one clip of
+            each, for experiments with few labels; validation and test stay whole. A smaller share is a part of every
+            larger one, and follows from ``seed`` and clip ids. Fewer clips make an epoch shorter: see ``epoch_clips``.
+        epoch_clips: clips an epoch, from passes over the training clips, one after another, in which a clip that comes
+            again is augmented anew; ``all``: as many as without ``label_fraction``, so that runs with few labels take
+            as many steps as one with all. Empty: every clip once.
         allow_shared_subjects: accept speakers that occur in two of train, val and test.
         val_segments: windows per clip whose outputs are averaged in validation.
         test_segments: windows per clip whose outputs are averaged in the test.
@@ -83,6 +90,8 @@ class FinetuneData(pl.LightningDataModule):
         augmentation: RecognitionAugment = RecognitionAugment(),  # noqa: B008  frozen, and shown by --help
         val_fraction: float = 0.2,
         max_train_subjects: int | None = None,
+        label_fraction: float = 1.0,
+        epoch_clips: int | Literal["all"] | None = None,
         allow_shared_subjects: bool = False,
         val_segments: int = 1,
         test_segments: int = 2,
@@ -120,9 +129,12 @@ class FinetuneData(pl.LightningDataModule):
             timeout_s=timeout_s,
             pin_memory=torch.cuda.is_available(),
         )
+        self.epoch_clips = epoch_clips
         self.order = OrderSettings(shuffle_shards=shuffle_shards)
+        """Its epochs are those of ``epoch_clips`` when training starts."""
         self.val_fraction = val_fraction
         self.max_train_subjects = max_train_subjects
+        self.label_fraction = label_fraction
         self.allow_shared_subjects = allow_shared_subjects
         self.augmentation = augmentation
         self.segments = {VAL: val_segments, TEST: test_segments}
@@ -136,6 +148,8 @@ class FinetuneData(pl.LightningDataModule):
             self.source, self.dropped = keep_classes(self.source, labels)
         self.splits: Splits | None = None
         """Set when training starts."""
+        self.follow_test = False
+        """Validations during a training score the test clips too."""
         self.training_spec = spec
         """The input that training clips are decoded for."""
         self._teacher_looks = False
@@ -159,6 +173,8 @@ class FinetuneData(pl.LightningDataModule):
             max_train_subjects=self.max_train_subjects,
             allow_shared_subjects=self.allow_shared_subjects,
             together=self.average_over,
+            label_fraction=self.label_fraction,
+            label_columns=tuple(self.labels.classes),
         )
         if self.protocol.paper:
             logger.warning("%s; its scores are too high to be expected of new people", PAPER_PROTOCOL)
@@ -171,7 +187,23 @@ class FinetuneData(pl.LightningDataModule):
         if self.average_over is not None:
             parts = {TRAIN: splits.train} | ({} if splits.val_is_test else {VAL: splits.val})
             refuse_shared_groups(parts | ({TEST: splits.test} if splits.test is not None else {}), self.average_over)
+        if self.follow_test:
+            self._check_followed(splits)
         self.splits = splits
+        if self.epoch_clips is not None:
+            per_epoch = splits.labelled_clips if self.epoch_clips == "all" else self.epoch_clips
+            self.order = replace(self.order, sampling="passes", epoch_clips=per_epoch)
+
+    def _check_followed(self, splits: Splits) -> None:
+        if splits.test is None:
+            raise ValueError(
+                f"{self.source.name}: follow_test=true scores the test clips, and there are none: leave it out"
+            )
+        if splits.val_is_test:
+            raise ValueError(
+                "data.paper_protocol=true chooses the best epoch on the test clips, and follow_test=true measures what "
+                "that gains, in a run that chooses it on validation: leave one of the two out"
+            )
 
     def prepare_for(self, *, image_size: int, modalities: tuple[Modality, ...]) -> None:
         """Have training clips decoded for a teacher too; validation and test stay as the model alone needs them.
@@ -210,7 +242,13 @@ class FinetuneData(pl.LightningDataModule):
         """Training batches per rank and epoch."""
         assert self.splits is not None
         order = EpochOrder.of(self.splits.train, self.order, seed=self.seed)
-        return order.batches(world_size=self.loader.world_size, batch_size=self.batch_size)
+        try:
+            return order.batches(world_size=self.loader.world_size, batch_size=self.batch_size)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.splits.train.name}: {error}; or set data.epoch_clips, the clips an epoch (all: as many as "
+                "there are without label_fraction), to go through few clips several times"
+            ) from None
 
     def train_dataloader(self) -> TrainStream:
         """The training stream; it resumes to the batch."""
@@ -229,8 +267,10 @@ class FinetuneData(pl.LightningDataModule):
         """Copy from page-locked memory while the device works."""
         return batch.to(device, non_blocking=True)
 
-    def val_dataloader(self) -> EvaluationLoader:
-        """Every validation clip once."""
+    def val_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
+        """Every validation clip once; where a training follows the test, every test clip and segment after it."""
+        if self.follow_test and self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            return [self._evaluation_loader(VAL), self._evaluation_loader(TEST)]
         return self._evaluation_loader(VAL)
 
     def test_dataloader(self) -> EvaluationLoader:

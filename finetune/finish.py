@@ -14,15 +14,18 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from finetune.callbacks import FollowTest
 from finetune.data import FinetuneData
 from finetune.evaluation import Evaluation
 from finetune.module import FinetuneModule
 from finetune.protocol import Protocol, labelled
 from finetune.run_report import run_report
+from finetune.selection import FollowedCurve, curve_lines, write_selection
 from hicmae.checkpoint import save_export
 from hicmae.data.splits import TEST, VAL, subjects_of
 from hicmae.figures.confusion import draw_confusion
 from hicmae.figures.scatter import draw_scatter
+from hicmae.figures.selection import draw_selection
 from hicmae.training.provenance import run_provenance
 from hicmae.training.run_directory import export_directory, last_checkpoint, run_directory
 
@@ -74,10 +77,13 @@ def finish_training(
         "selected_on": _selected_on(trainer) if chosen.name == BEST else "nothing: there is only the last",
         "validation": _validation(data),
         "splits": data.splits.summary(),
+        "label_fraction": data.label_fraction,
+        "labelled_clips": data.splits.labelled_clips,
         **_about(module, data, benchmark),
         "seed": data.seed,
     }
-    write_results(root, scored, data.protocol, about)
+    curve = next((callback.curve for callback in trainer.callbacks if isinstance(callback, FollowTest)), None)  # type: ignore[attr-defined]
+    write_results(root, scored, data.protocol, about, curve if curve is not None and curve.points else None)
     provenance = run_provenance(
         trainer,
         job="finetune",
@@ -109,9 +115,15 @@ def finish_test(
     write_results(run_directory(trainer) / TEST, [scored], data.protocol, _about(module, data, benchmark))
 
 
-def write_results(root: Path, scored: list[Scored], protocol: Protocol, about: dict[str, Any]) -> None:
+def write_results(
+    root: Path,
+    scored: list[Scored],
+    protocol: Protocol,
+    about: dict[str, Any],
+    curve: FollowedCurve | None = None,
+) -> None:
     """Write ``metrics.json``, ``report.md``, ``predictions.parquet`` and figures (of the test; of the validation, where
-    there is no test) of some checkpoints below ``root``."""
+    there is no test) of some checkpoints below ``root``; with a ``curve``, ``selection.json`` and its figure too."""
     root.mkdir(parents=True, exist_ok=True)
     checkpoints = {
         one.name: {"path": str(one.path), "step": one.step}
@@ -121,7 +133,11 @@ def write_results(root: Path, scored: list[Scored], protocol: Protocol, about: d
     content = {"about": about, **checkpoints}
     shown_part = TEST if TEST in scored[0].evaluations else VAL
     _replace(root / "metrics.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
-    _replace(root / "report.md", run_report(content, shown_part))
+    selection = None
+    if curve is not None:
+        selection = write_selection(root, curve)
+        draw_selection({root.name: curve_lines(curve)}, root / "figures" / "selection.png", score=curve.score)
+    _replace(root / "report.md", run_report(content, shown_part, selection))
     tables = []
     for one in scored:
         for part, evaluation in one.evaluations.items():

@@ -136,7 +136,7 @@ class FinetuneModule(pl.LightningModule):
         self._taught: dict[str, Any] | None = None
         self.evaluations: dict[str, Evaluation] = {}
         """The latest pass over each split (val, test)."""
-        self._segments = SegmentOutputs()
+        self._segments = _nothing_yet()
         self._has_head = False
 
     _weight: Tensor | None
@@ -229,17 +229,17 @@ class FinetuneModule(pl.LightningModule):
 
     # ------------------------------------------------------------ evaluation
 
-    def _evaluate(self, batch: ClipBatch) -> None:
+    def _evaluate(self, batch: ClipBatch, part: str) -> None:
         with eagerly():  # a test after training says what a test by itself does
             output = self(batch)
         columns = [] if output.logits is None else [output.logits.float().softmax(dim=1)]
         columns += [] if output.values is None else [output.values.float()]
         given = {"video": batch.has_video, "audio": batch.has_audio}
         columns += [given[name].float()[:, None] for name in self.modalities]
-        self._segments.add(batch.index, batch.segment, batch.valid, torch.cat(columns, dim=1))
+        self._segments[part].add(batch.index, batch.segment, batch.valid, torch.cat(columns, dim=1))
 
     def _finish_evaluation(self, part: str) -> Evaluation:
-        result = self._segments.gather()
+        result = self._segments[part].gather()
         source, average_over = self._data.evaluation_source(part), self._data.average_over
         evaluation = evaluate(result, source, self.labels, self.modalities, average_over=average_over)
         self.evaluations[part] = evaluation
@@ -247,11 +247,11 @@ class FinetuneModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last pass."""
-        self._segments = SegmentOutputs()
+        self._segments = _nothing_yet()
 
-    def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
-        """Outputs of validation clips."""
-        self._evaluate(batch)
+    def validation_step(self, batch: ClipBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Outputs of validation clips; of the test's, which come second, where a training follows them."""
+        self._evaluate(batch, (VAL, TEST)[dataloader_idx])
 
     def on_validation_epoch_end(self) -> None:
         """Scores over all clips of all ranks."""
@@ -262,6 +262,8 @@ class FinetuneModule(pl.LightningModule):
             # The same on every rank: gathered before they were computed.
             prefix = self._data.protocol.validation_name
             self.log_dict({f"{prefix}/{name}": value for name, value in scores.items()}, sync_dist=True)
+            if self._data.follow_test:  # not logged: nothing may choose by it
+                self._finish_evaluation(TEST)
 
     def on_test_start(self) -> None:
         """A test without a checkpoint takes the head, too, from the exported recogniser in ``init``."""
@@ -270,11 +272,11 @@ class FinetuneModule(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Forget the last pass."""
-        self._segments = SegmentOutputs()
+        self._segments = _nothing_yet()
 
     def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Outputs of test clips."""
-        self._evaluate(batch)
+        self._evaluate(batch, TEST)
 
     def on_test_epoch_end(self) -> None:
         """Scores over all clips of all ranks."""
@@ -365,6 +367,10 @@ class FinetuneModule(pl.LightningModule):
         else:
             self._taught = about.get("distillation")
         self._has_head = True
+
+
+def _nothing_yet() -> dict[str, SegmentOutputs]:
+    return {part: SegmentOutputs() for part in (VAL, TEST)}
 
 
 def _check_same(option: str, theirs: float | str | None, ours: float | str | None) -> None:

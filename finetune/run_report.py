@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.protocol import labelled
+from finetune.selection import selection_sentence
 from finetune.tables import headline_scores, markdown_table, published_lines, score_title, show, show_interval
 from hicmae.benchmarks import card as card_of
 
@@ -15,8 +16,9 @@ _CHECKPOINTS = {"best": "best on validation", "last": "last epoch", "tested": "t
 _BEST_BY_PAPER = "best epoch"  # on what it was chosen, the label beside it says
 
 
-def run_report(content: Mapping[str, Any], part: str) -> str:
-    """Markdown for the content of ``metrics.json``; scores are those of one part, test or val."""
+def run_report(content: Mapping[str, Any], part: str, selection: Mapping[str, Any] | None = None) -> str:
+    """Markdown for the content of ``metrics.json``, and of ``selection.json`` where there is one; scores are those of
+    one part, test or val."""
     about = content["about"]
     card = card_of(about["benchmark"]) if about["benchmark"] else None
     label = about["protocol"]
@@ -41,12 +43,14 @@ def run_report(content: Mapping[str, Any], part: str) -> str:
         f"Data: {about['data']}{fold}. {model_sentence(about)} "
         f"{first['clips']} clips in this part, {first['clips_not_decoded']} of them not decoded and not scored.",
         "",
-        *([_protocol_sentence(about), ""] if "validation" in about else []),
+        *([_labels_sentence(about) + _protocol_sentence(about), ""] if "validation" in about else []),
         *markdown_table(header, rows),
         *absent_lines([("", first)], about),
     ]
     if intervals:
         lines += ["", interval_sentence(intervals)]
+    if selection is not None:
+        lines += ["", selection_sentence(selection)]
     published = published_lines(card, labels_of(about), names, paper=bool(label), modalities=about["modalities"])
     if published and fold:
         published += ["", f"They are of all folds, and this page of{fold.removeprefix(',')} alone."]
@@ -74,6 +78,13 @@ def absent_lines(parts: Sequence[tuple[str, Mapping[str, Any]]], about: Mapping[
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         said.append(f"Clips of other classes of {column} were left out: {listed}.")
     return ["", " ".join(said)] if said else []
+
+
+def _labels_sentence(about: Mapping[str, Any]) -> str:
+    if about.get("label_fraction", 1) == 1:
+        return ""
+    kept, all_of_them = about["splits"]["train"]["clips"], about["labelled_clips"]
+    return f"Trained with {kept} of {all_of_them} labels (label_fraction {about['label_fraction']:g}). "
 
 
 def _protocol_sentence(about: Mapping[str, Any]) -> str:

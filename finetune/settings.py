@@ -25,8 +25,10 @@ IMMATERIAL = {
     "checkpoint.every_n_train_steps", "checkpoint.keep", "trainer.default_root_dir", "trainer.enable_progress_bar",
     "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.logger", "trainer.profiler", "data.shards",
     "data.manifest", "data.num_workers", "data.timeout_s", "data.slowest_shards", "data.cache_dir", "data.cache_gb",
-    "data.test_fold",
+    "data.test_fold", "follow_test",
 }  # fmt: skip
+# Younger than settings that cross-validations remember; without them a run was as with these.
+_SINCE = {"data.label_fraction": 1.0, "data.epoch_clips": None}
 _SHOWN = 12
 
 
@@ -65,7 +67,7 @@ class Settings:
         return {
             name: value
             for name, value in sorted(flat.items())
-            if name not in IMMATERIAL and not name.startswith(untaught)
+            if name not in IMMATERIAL and not name.startswith(untaught) and (name, value) not in _SINCE.items()
         }
 
     def source(self) -> ShardSource | ManifestSource:

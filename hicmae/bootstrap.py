@@ -12,7 +12,7 @@ Shapes: N clips, C classes, G groups that are drawn as one (speakers), R resampl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,35 @@ def resampled_scores(
         for name, values in part.items():
             scores.setdefault(name, []).append(values)
     return Resampled(scores={name: np.concatenate(values) for name, values in scores.items()}, over=over, groups=groups)
+
+
+def sum_intervals(
+    subjects: Sequence[str],
+    sums: NDArray[np.float64],
+    scores: Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]],
+    settings: Resampling = Resampling(),
+) -> Intervals:
+    """Intervals of scores that follow from sums over clips.
+
+    Args:
+        subjects: speaker of each clip, (N,); an empty one is a group of its own.
+        sums: what is added up, (N, K).
+        scores: from sums over the clips drawn, (R, K), the scores by name, (R,) each.
+        settings: resamples, level, seed.
+    """
+    group, groups, over = _groups(subjects)
+    of_groups = np.zeros((groups, sums.shape[1]))
+    np.add.at(of_groups, group, sums)
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    for weights in _weights(groups, settings):
+        for name, values in scores(weights @ of_groups).items():
+            found.setdefault(name, []).append(values)
+    return Intervals(
+        bounds={name: percentile_bounds(np.concatenate(values), groups, settings) for name, values in found.items()},
+        over=over,
+        groups=groups,
+        settings=settings,
+    )
 
 
 def _groups(subjects: Sequence[str]) -> tuple[NDArray[np.int64], int, str]:

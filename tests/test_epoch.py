@@ -123,7 +123,7 @@ def test_resampled_epochs_leave_clips_out_and_take_others_twice() -> None:
         ({"weights": (1, 1e-9, 1)}, "give a data set none of 750 clips"),
         ({"epoch_clips": 100}, "epoch_clips=100 contradicts an epoch of every clip once"),
         ({"epoch_clips": 0, "sampling": "resampled"}, "epoch_clips=0 must be at least 1"),
-        ({"sampling": "twice"}, "must be 'epoch' or 'resampled'"),
+        ({"sampling": "twice"}, "must be 'epoch', 'resampled' or 'passes'"),
         ({"shuffle_shards": 0}, "shuffle_shards=0 must be at least 1"),
     ],
 )

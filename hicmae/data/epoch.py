@@ -16,6 +16,7 @@ from hicmae.data.order import batches_per_rank, epoch_order, generator, shuffled
 from hicmae.data.source import ClipSource
 
 Sampling = Literal["epoch", "resampled"]
+"""Ways of sampling for which a joint batch holds no clip twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,18 +25,19 @@ class OrderSettings:
 
     shuffle_shards: int = 8
     """Shards whose clips are mixed with one another."""
-    sampling: Sampling = "epoch"
-    """epoch: every clip once; resampled: shards are drawn anew for every window, without end."""
+    sampling: Sampling | Literal["passes"] = "epoch"
+    """epoch: every clip once; resampled: shards are drawn anew for every window, without end; passes: passes over all
+    clips, one after another, cut into epochs: even of fewer clips than a joint batch has, which may hold one twice."""
     weights: tuple[float, ...] | None = None
     """Share of each data set in an epoch, and about its share in each joint batch; None: as many as it has clips."""
     epoch_clips: int | None = None
-    """Clips an epoch, with ``weights`` or resampled; None: as many as there are clips."""
+    """Clips an epoch, with ``weights``, resampled or in passes; None: as many as there are clips."""
 
     def __post_init__(self) -> None:
         if self.shuffle_shards < 1:
             raise ValueError(f"shuffle_shards={self.shuffle_shards} must be at least 1")
-        if self.sampling not in ("epoch", "resampled"):
-            raise ValueError(f"sampling={self.sampling!r} must be 'epoch' or 'resampled'")
+        if self.sampling not in ("epoch", "resampled", "passes"):
+            raise ValueError(f"sampling={self.sampling!r} must be 'epoch', 'resampled' or 'passes'")
         if self.weights is not None and not all(math.isfinite(weight) and weight > 0 for weight in self.weights):
             raise ValueError(f"weights={list(self.weights)} must all be above 0; leave out data sets not wanted")
         if self.epoch_clips is not None:
@@ -57,10 +59,11 @@ class EpochOrder:
       at any time its clips have come equally often to within one.
     - Resampled: shards are drawn for each window, from each data set by itself if there are ``weights``, and from all
       together if not. Each epoch is drawn for itself.
+    - In passes: the next ``epoch_clips`` of such an endless sequence, of all clips together if there are no weights.
 
     Neither ranks nor workers nor batches change it. In a sequence in which clips come again they keep so far apart
     that no joint batch holds one twice: it would be its own negative in the contrast. ``check`` refuses joint batches
-    for which that cannot be.
+    for which that cannot be. In passes, which are for training without a contrast, a clip may come again at once.
 
     Args:
         settings: how clips are chosen and mixed.
@@ -120,7 +123,12 @@ class EpochOrder:
 
     @property
     def _repeats(self) -> bool:
-        return self.settings.weights is not None or self.settings.sampling == "resampled"
+        return self.settings.weights is not None or self.settings.sampling != "epoch"
+
+    @property
+    def keeps_apart(self) -> bool:
+        """No joint batch holds a clip twice, in the sizes that ``check`` accepts."""
+        return self.settings.sampling != "passes"
 
     def check(self, joint_batch: int) -> None:
         """Refuse joint batches for which there are too few clips.
@@ -128,7 +136,7 @@ class EpochOrder:
         Raises:
             ValueError: a joint batch would have to hold a clip twice.
         """
-        if not self._repeats:
+        if not self._repeats or not self.keeps_apart:
             return
         most = mixture.most_in(joint_batch, self._counts)
         for number, (pool, taken) in enumerate(zip(self._pools, most.tolist(), strict=True)):
@@ -154,7 +162,7 @@ class EpochOrder:
         return sum(sorted(pool)[: self.settings.shuffle_shards] if self.settings.sampling == "resampled" else pool)
 
     def _apart(self, pool: tuple[int, ...]) -> int:
-        return mixture.apart(self._smallest_block(pool))
+        return mixture.apart(self._smallest_block(pool)) if self.keeps_apart else 0
 
     def __call__(self, epoch: int) -> NDArray[np.int64]:
         """Numbers of the epoch's clips, in order: int64 (``clips``,)."""

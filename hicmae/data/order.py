@@ -15,12 +15,16 @@ def generator(*key: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 
-def clip_generator(seed: int, epoch: int, clip_id: str, window: int = 0, view: int = 0) -> np.random.Generator:
+def clip_generator(
+    seed: int, epoch: int, clip_id: str, window: int = 0, view: int = 0, time: int = 0
+) -> np.random.Generator:
     """The generator of all draws for a clip in an epoch: independent of rank, worker, batch and history.
 
-    Where an epoch shows several windows of a clip, or several views of a window, each has draws of its own; the first
-    has those of a single one.
+    Where an epoch shows several windows of a clip, several views of a window, or the clip several times, each has draws
+    of its own; the first has those of a single one.
     """
+    if time:
+        return generator("again", seed, epoch, clip_id, window, view, time)
     if view:
         return generator("view", seed, epoch, clip_id, window, view)
     return generator("clip", seed, epoch, clip_id, window) if window else generator("clip", seed, epoch, clip_id)

@@ -63,9 +63,10 @@ class BuildTrainingBatches:
         rows: list[list[LoadedClip]] = []
         skipped: list[Skip] = []
         taken = set(plan.joint[plan.batch].reshape(-1).tolist())
-        for row, number in enumerate(plan.clips.tolist()):
+        times = plan.times if plan.times is not None else np.zeros_like(plan.clips)
+        for row, (number, time) in enumerate(zip(plan.clips.tolist(), times.tolist(), strict=True)):
             slots = [memory.slot(row) for memory in memories]
-            loaded = self._load(number, plan.epoch, windows, slots, costs)
+            loaded = self._load(number, plan.epoch, windows, slots, costs, time)
             if isinstance(loaded, Skip):
                 skipped.append(loaded)
                 loaded = self._replace(loaded, plan, taken, windows, slots, costs)
@@ -78,11 +79,11 @@ class BuildTrainingBatches:
         return tuple(batches[plan.first_window :])
 
     def _load(
-        self, number: int, epoch: int, windows: range, slots: Sequence[ClipSlot], costs: Costs
+        self, number: int, epoch: int, windows: range, slots: Sequence[ClipSlot], costs: Costs, time: int = 0
     ) -> list[LoadedClip] | Skip:
-        """The windows of a clip, decoded into ``slots``."""
+        """The windows of a clip, decoded into ``slots``; ``time``: how often it came in this epoch before."""
         info = self.source.info(number)
-        draws = [self._draw(info.clip_id, epoch, window) for window in windows]
+        draws = [self._draw(info.clip_id, epoch, window, time) for window in windows]
         positions = [views[0].position for views in draws]
         try:
             decoded = self.decode(self.source, number, positions, slots=slots, pixels=self.pixels, costs=costs)
@@ -101,10 +102,10 @@ class BuildTrainingBatches:
             for clip, views in zip(decoded, draws, strict=True)
         ]
 
-    def _draw(self, clip_id: str, epoch: int, window: int) -> tuple[ClipDraws, ...]:
+    def _draw(self, clip_id: str, epoch: int, window: int, time: int) -> tuple[ClipDraws, ...]:
         """The draws for each view of a window. The first says which window it is and what of it is withheld."""
         views = range(self.views_per_clip)
-        return tuple(self.draws(clip_generator(self.seed, epoch, clip_id, window, view)) for view in views)
+        return tuple(self.draws(clip_generator(self.seed, epoch, clip_id, window, view, time)) for view in views)
 
     def _replace(
         self,

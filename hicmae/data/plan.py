@@ -27,6 +27,9 @@ class PlannedBatch:
     """int64 (batches, R, B): the clips of all ranks in this epoch."""
     first_window: int = 0
     """Windows of these clips that have been handed out: the batch goes on with this one."""
+    times: NDArray[np.int64] | None = None
+    """int64 (B,): how often each of ``clips`` came earlier in the epoch, for draws of its own each time; ``None``: it
+    has the same draws throughout the epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,11 @@ class PlanBatches:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         cut = Cut(batch=first, shift=shift)
-        joint = cut.joint_batches(self.order(epoch), world_size=self.world_size, batch_size=self.batch_size)
+        order = self.order(epoch)
+        joint = cut.joint_batches(order, world_size=self.world_size, batch_size=self.batch_size)
+        times = None
+        if not self.order.keeps_apart:
+            times = cut.joint_batches(times_before(order), world_size=self.world_size, batch_size=self.batch_size)
         for batch in range(first + number, len(joint), workers):
             yield PlannedBatch(
                 epoch=epoch,
@@ -105,4 +112,16 @@ class PlanBatches:
                 clips=joint[batch, self.rank],
                 joint=joint,
                 first_window=window if batch == first else 0,
+                times=None if times is None else times[batch, self.rank],
             )
+
+
+def times_before(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each place of an order, how often its clip came at earlier places: int64 (N,)."""
+    by_clip = np.argsort(order, kind="stable")  # places, those of a clip in a row
+    clips = order[by_clip]
+    starts = np.flatnonzero(np.r_[True, clips[1:] != clips[:-1]])
+    counts = np.diff(np.r_[starts, len(order)])
+    times = np.empty_like(order)
+    times[by_clip] = np.arange(len(order)) - np.repeat(starts, counts)
+    return times

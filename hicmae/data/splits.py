@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from hicmae.data.few_labels import share_of_clips
 from hicmae.data.labels import LabelSpec
 from hicmae.data.order import generator
 from hicmae.data.source import ClipInfo, ClipSource, SubsetSource, digest_of, select_split
@@ -36,9 +37,11 @@ class Splits:
     """``None`` where the manifest has no test split."""
     val_is_carved: bool
     """The validation part was carved out of the training clips; the manifest has none."""
-    val_is_test: bool = False
+    val_is_test: bool
     """The paper's protocol: the validation part is the test part, and what is chosen on it is no result for new
     people."""
+    labelled_clips: int
+    """Training clips before ``label_fraction`` left any out."""
 
     def summary(self) -> dict[str, dict[str, int]]:
         """Clips and speakers of each part."""
@@ -60,6 +63,8 @@ def split_source(
     max_train_subjects: int | None = None,
     allow_shared_subjects: bool = False,
     together: str | None = None,
+    label_fraction: float = 1.0,
+    label_columns: Sequence[str] = (),
 ) -> Splits:
     """Divide a source by its clips' ``split``: train, val (or a carved one) and test (where there is one).
 
@@ -74,6 +79,9 @@ def split_source(
             that validation stays the same; a smaller choice is a part of every larger one.
         allow_shared_subjects: accept speakers that occur in two parts.
         together: label column whose clips, where they have no speaker, are not torn apart by carving.
+        label_fraction: share of the training clips that is kept, of each class by itself, chosen by ``seed`` after all
+            else; see ``share_of_clips``.
+        label_columns: columns whose values are the classes for that.
 
     Raises:
         ValueError: no training clips, no such fold, speakers in two parts, too few speakers for what is asked.
@@ -104,11 +112,12 @@ def split_source(
     if max_train_subjects is not None:
         train = _some_subjects(train, max_train_subjects, seed)
     return Splits(
-        train=train,
+        train=share_of_clips(train, label_fraction, columns=label_columns, seed=seed),
         val=val,
         test=test,
         val_is_carved=own_val is None and not paper_protocol,
         val_is_test=paper_protocol,
+        labelled_clips=len(train),
     )
 
 

@@ -5,43 +5,34 @@ from __future__ import annotations
 import numpy as np
 from markupsafe import Markup
 
-from hicmae.metrics import dimensional_scores
 from hicmae.report.classes import percent
 from hicmae.report.markup import Cell, folded, joined, paragraph, table
 from hicmae.report.material import Material
 from hicmae.report.run import NotAvailableError
 from hicmae.report.svg import strip_panel
+from hicmae.speaker_scores import speaker_scores
 
 _FOLDED_FROM = 40
-_FEW_CLIPS = 3  # a correlation of fewer means nothing
 
 
 def make_speakers(material: Material) -> Markup:
     """A dot a speaker for each score, and a table, the lowest first."""
     shown = material.predictions
-    named = shown.table[shown.table["subject"] != ""]
-    if named["subject"].nunique() < 2:
+    scores = speaker_scores(shown.table, shown.classes, shown.dimensions)
+    if len(scores) < 2:
         raise NotAvailableError("the predictions name fewer than two speakers")
+    of_dimensions = {f"ccc_{name}": f"CCC {name}" for name in shown.dimensions}
+    marked = ({"war": "share of clips that are right"} if shown.classes else {}) | of_dimensions
     rows: list[tuple[float, list[Cell]]] = []
     marks: dict[str, list[tuple[float, str]]] = {}
-    for subject, clips in named.groupby("subject", sort=True):
-        cells: list[Cell] = [str(subject), str(len(clips))]
-        order = np.nan
-        if shown.classes:
-            right = float((clips["label"] == clips["predicted"]).mean())
-            recalls = [(part["label"] == part["predicted"]).mean() for _, part in clips.groupby("label")]
-            cells += [percent(right), percent(float(np.mean(recalls)))]
-            marks.setdefault("share of clips that are right", []).append((right, str(subject)))
-            order = right
-        for name in shown.dimensions:
-            value = np.nan
-            if len(clips) >= _FEW_CLIPS:
-                value = dimensional_scores(clips[f"{name}_target"], clips[f"{name}_prediction"]).ccc
-            cells.append("-" if np.isnan(value) else f"{value:.3f}")
-            if not np.isnan(value):
-                marks.setdefault(f"CCC {name}", []).append((value, str(subject)))
-            order = value if np.isnan(order) else order
-        rows.append((np.inf if np.isnan(order) else order, cells))
+    for row in scores.to_dict("records"):
+        cells: list[Cell] = [row["subject"], str(row["clips"])]
+        cells += [percent(row["war"]), percent(row["uar"])] if shown.classes else []
+        cells += ["-" if np.isnan(row[name]) else f"{row[name]:.3f}" for name in of_dimensions]
+        defined = [(row[name], title) for name, title in marked.items() if not np.isnan(row[name])]
+        for value, title in defined:
+            marks.setdefault(title, []).append((value, row["subject"]))
+        rows.append((defined[0][0] if defined else np.inf, cells))
     header = ["speaker", "clips", *(["WAR (%)", "UAR (%)"] if shown.classes else [])]
     header += [f"CCC {name}" for name in shown.dimensions]
     panels = [
