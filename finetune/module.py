@@ -16,7 +16,7 @@ from torch import Tensor
 from finetune.class_weights import given_weights, weights_of_clips
 from finetune.evaluation import Evaluation, evaluate, targets_of
 from finetune.lesson import Lesson, settings_of
-from finetune.start import check_same_task, choose_start, is_recognizer
+from finetune.start import check_modalities, check_same_task, choose_start, is_recognizer
 from finetune.timing import check_same_timing, with_timing
 from hicmae.backbone import MODALITIES, Backbone, Modality
 from hicmae.checkpoint import check_same_architecture, load_recognizer
@@ -53,7 +53,7 @@ class FinetuneModule(pl.LightningModule):
         preset: size of the model without ``init`` (micro, mini, tiny, small, base, large; base if empty); with it,
             only checked.
         architecture: fields of ``ModelConfig`` that differ from the preset, e.g. ``{width: 96}``; with ``init``, only
-            checked.
+            checked, but for ``feature_fusion`` (``layers`` or ``last``), which is chosen anew: no weight depends on it.
         input: timing of the input where it differs from that of ``init`` (without it, the paper's), in seconds:
             ``frame_interval_s``, from frame to frame, and ``audio_seconds``. No weight depends on it.
         modalities: what the model sees and hears: video, audio, or both.
@@ -110,6 +110,7 @@ class FinetuneModule(pl.LightningModule):
         self.targets = targets_of(labels)
         self.init = init
         start = choose_start(init, preset, architecture)
+        check_modalities(start, modalities, init)
         self.config, self.spec = start.config, with_timing(start.spec, input or {})
         backbone = Backbone(self.config, drop_path=drop_path)
         if start.backbone is not None:
@@ -291,6 +292,7 @@ class FinetuneModule(pl.LightningModule):
         assert self.init is not None
         recognizer, transform = load_recognizer(self.init)
         check_same_task(recognizer.targets, self.targets, recognizer.modalities, self.modalities, self.init)
+        check_same_architecture(recognizer.config, self.config, self.init)
         check_same_timing(transform.spec, self.spec, self.init)
         self.model.load_state_dict(recognizer.state_dict())
         self._has_head = True

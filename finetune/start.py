@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from hicmae.backbone import MODALITIES, Modality
 from hicmae.checkpoint import check_same_architecture, read_backbone, read_export
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.heads import Targets
@@ -27,6 +28,12 @@ class Start:
     spec: InputSpec
     backbone: dict[str, Tensor] | None
     """Weights by their names in ``Backbone``; ``None``: random ones."""
+    modalities: tuple[Modality, ...] = MODALITIES
+    """What the weights were trained with."""
+
+
+_FREE_FIELDS = ("feature_fusion",)
+"""Fields of ``ModelConfig`` that fine-tuning may choose anew: no weight depends on them."""
 
 
 def choose_start(init: Path | None, preset: str | None, architecture: Mapping[str, Any] | None) -> Start:
@@ -35,7 +42,8 @@ def choose_start(init: Path | None, preset: str | None, architecture: Mapping[st
     Args:
         init: exported folder, ``.ckpt`` or reference file; it brings architecture and input with it.
         preset: without ``init``, the size of the model (base, if not given); with it, a size to check it against.
-        architecture: without ``init``, fields that differ from the preset; with it, fields to check.
+        architecture: without ``init``, fields that differ from the preset; with it, fields to check, but for
+            ``feature_fusion``, on which no weight depends: it is chosen anew.
 
     Raises:
         FileNotFoundError, ValueError: no such checkpoint, or one of another architecture (the fields are named).
@@ -44,11 +52,23 @@ def choose_start(init: Path | None, preset: str | None, architecture: Mapping[st
     if init is None:
         config = ModelConfig.preset(preset or _DEFAULT_PRESET, **fields)
         return Start(config=config, spec=InputSpec.for_model(config), backbone=None)
+    free = {name: fields.pop(name) for name in _FREE_FIELDS if name in fields}
     weights = read_backbone(init, ModelConfig.preset(preset, **fields) if preset else None)
     if unknown := sorted(set(fields) - set(weights.config.to_dict())):
         raise ValueError(f"model.architecture has unknown fields {unknown}; known: {sorted(weights.config.to_dict())}")
     check_same_architecture(weights.config, replace(weights.config, **fields), init)
-    return Start(config=weights.config, spec=weights.spec, backbone=weights.state)
+    config = replace(weights.config, **free)
+    return Start(config=config, spec=weights.spec, backbone=weights.state, modalities=weights.modalities)
+
+
+def check_modalities(start: Start, wanted: Sequence[str], init: Path | None) -> None:
+    """Raise ``ValueError`` where a run wants a modality that its start has learnt nothing of."""
+    if missing := [name for name in wanted if name not in start.modalities]:
+        raise ValueError(
+            f"{init} was trained with {' and '.join(start.modalities)} alone, but model.modalities is {list(wanted)}: "
+            f"its {' and '.join(missing)} encoder has learnt nothing. Set model.modalities to "
+            f"[{', '.join(start.modalities)}], or start from a backbone that was trained with both"
+        )
 
 
 def check_same_task(

@@ -8,7 +8,9 @@ with gradients and is told that direction (GradCache: Gao et al., 2021, section 
 The encoders run once more, which for the base model is 8% of a step's multiply-adds (24% of a forward pass, of which a
 step has three).
 
-Shapes: B clips, D width, L taps.
+Without contrast there is nothing to compute first.
+
+Shapes: B clips, D width, L contrasted layers.
 """
 
 from __future__ import annotations
@@ -45,11 +47,15 @@ def losses_in_parts(model: HiCMAE, clips: PretrainInput, part_clips: int) -> Pre
         raise ValueError("a batch in parts does not work in float16, whose gradients need scaling; use bfloat16")
 
     with torch.no_grad():
-        features = torch.cat([model.features(part) for part in clips.parts(part_clips)], dim=2)  # (2, L, B, D)
+        parts = clips.parts(part_clips)
+        if model.contrasts == "none":
+            features = model.image_mean.new_zeros(2, 0, len(clips), model.config.width)
+        else:
+            features = torch.cat([model.features(part) for part in parts], dim=2)  # (2, L, B, D)
     contrastive_loss, pull = _contrast(model, features, clips)
 
     sums = _Sums(model)
-    for part, part_pull in zip(clips.parts(part_clips), pull.split(part_clips, dim=2), strict=True):
+    for part, part_pull in zip(parts, pull.split(part_clips, dim=2), strict=True):
         sums.add(part, part_pull, clips)
 
     loss = model.objective.total(sums.video_loss, sums.audio_loss, contrastive_loss)
@@ -65,7 +71,7 @@ def _contrast(model: HiCMAE, features: Tensor, clips: PretrainInput) -> tuple[Te
 
     The latter is zero where nobody asks for gradients, as in validation: inference mode could not take it.
     """
-    wanted = torch.is_grad_enabled()
+    wanted = torch.is_grad_enabled() and model.contrasts != "none"
     leaves = features.float().requires_grad_(wanted)
     loss, _ = model.contrast(leaves, clips)
     if not wanted:

@@ -6,7 +6,7 @@ Shapes: B clips, T frames, N video and A audio tokens, D width, L encoder layers
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,6 +16,7 @@ from hicmae.config import ModelConfig
 from hicmae.encoder import Encoder, EncoderOutput
 from hicmae.fusion import FusionEncoder
 from hicmae.hub import HubModel
+from hicmae.initial_values import PaperDraws
 from hicmae.layers import initialize
 from hicmae.patches import audio_to_patches, video_to_patches
 
@@ -38,7 +39,8 @@ class Features:
     layer_means: dict[Modality, Tensor]
     """For each modality present (L, B, D): mean over tokens of every encoder layer, normed."""
     pooled: Tensor
-    """(B, 4 D) with both modalities: [video, audio, fused video, fused audio]; (B, D) with one."""
+    """(B, 4 D) with both modalities: [video, audio, fused video, fused audio]; (B, D) with one. The first two are what
+    ``Backbone.summarize`` makes of the layers' means."""
 
 
 @dataclass
@@ -56,8 +58,11 @@ class LayerTokens:
 class Backbone(nn.Module, HubModel):
     """Encoders, fusion and the learned mix of encoder layers (hierarchical feature fusion).
 
+    All parts are there whatever the modalities and whatever is pooled, so that weights of one fit the other; what is
+    not used is not trained.
+
     Args:
-        config: the architecture.
+        config: the architecture. Parts that a variant shares with the paper's model begin with the same values.
         modalities: what it was or will be trained with; it refuses anything else.
         drop_path: stochastic-depth rate of the last layer; it grows linearly from 0 over the encoder's layers and
             on over the fusion layers.
@@ -71,6 +76,7 @@ class Backbone(nn.Module, HubModel):
         super().__init__()
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path={drop_path} must be at least 0 and below 1")
+        draws = PaperDraws()
         self.config = config
         self.modalities = known_modalities(modalities)
         layers = config.depth + config.fusion_depth
@@ -82,10 +88,16 @@ class Backbone(nn.Module, HubModel):
             heads=config.heads,
             mlp_ratio=config.mlp_ratio,
             drop_path=rates[config.depth :],
+            direction=config.fusion_direction,
         )
         self.video_layer_weights = nn.Parameter(torch.full((config.depth,), 1 / config.depth))
         self.audio_layer_weights = nn.Parameter(torch.full((config.depth,), 1 / config.depth))
         initialize(self)
+        if config.fusion_direction != "both":
+            draws.share(self, lambda: Backbone(replace(config, fusion_direction="both")))
+        if config.feature_fusion == "last":  # nobody reads them, and without gradient they would stall training
+            self.video_layer_weights.requires_grad_(False)
+            self.audio_layer_weights.requires_grad_(False)
 
     def _encoder(self, tokens: int, patch_values: int, drop_path: Sequence[float]) -> Encoder:
         config = self.config
@@ -120,11 +132,11 @@ class Backbone(nn.Module, HubModel):
         if video is not None:
             video_out = self.video_encoder(video_to_patches(video, config), with_layer_means=True)
             means["video"] = _means(video_out)
-            pooled.append(mix_layers(means["video"], self.video_layer_weights))
+            pooled.append(self.summarize("video", means["video"]))
         if log_mel is not None:
             audio_out = self.audio_encoder(audio_to_patches(log_mel, config), with_layer_means=True)
             means["audio"] = _means(audio_out)
-            pooled.append(mix_layers(means["audio"], self.audio_layer_weights))
+            pooled.append(self.summarize("audio", means["audio"]))
         if video_out is not None and audio_out is not None:
             fused_video, fused_audio = self.fusion(video_out.tokens, audio_out.tokens)
             pooled += [fused_video.mean(dim=1), fused_audio.mean(dim=1)]
@@ -136,6 +148,12 @@ class Backbone(nn.Module, HubModel):
             layer_means=means,
             pooled=torch.cat(pooled, dim=-1),
         )
+
+    def summarize(self, modality: Modality, layer_means: Tensor) -> Tensor:
+        """What stands for an encoder among the pooled features: (L, B, D), every layer's mean -> (B, D)."""
+        if self.config.feature_fusion == "last":
+            return layer_means[-1]
+        return mix_layers(layer_means, self.video_layer_weights if modality == "video" else self.audio_layer_weights)
 
     def get_intermediate_layers(
         self,

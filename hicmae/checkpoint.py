@@ -6,7 +6,7 @@ here is ever unpickled into code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -77,7 +77,8 @@ def read_backbone(path: str | Path, config: ModelConfig | None = None) -> Backbo
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: not one of these, or of another architecture than ``config`` (the differing fields are named).
+        ValueError: not one of these, or of another architecture than ``config`` (the differing fields are named; no
+            weight depends on ``feature_fusion``, which may differ).
     """
     path = Path(path)
     if not path.exists():
@@ -101,7 +102,7 @@ def read_backbone(path: str | Path, config: ModelConfig | None = None) -> Backbo
     else:
         weights = _read_reference(path, config)
     if config is not None:
-        check_same_architecture(weights.config, config, path)
+        check_same_architecture(weights.config, replace(config, feature_fusion=weights.config.feature_fusion), path)
     return weights
 
 
@@ -153,7 +154,8 @@ def read_pretraining(path: str | Path, config: ModelConfig | None = None) -> HiC
         # Checkpoints did not say it at first; all settings of the loss but the paper's were the exception.
         objective = Objective(**about.get("objective", {}))
         spec = InputSpec.from_dict(about["input"])
-        model = HiCMAE(ModelConfig.from_dict(about["model"]), objective=objective, spec=spec)
+        config, modalities = ModelConfig.from_dict(about["model"]), tuple(about.get("modalities", MODALITIES))
+        model = HiCMAE(config, objective=objective, spec=spec, modalities=modalities)
         load_weights(model, part_of(state, "model."), path)
         return model.eval()
     reference, state = _reference_state(path)

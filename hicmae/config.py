@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
+
+FeatureFusion = Literal["layers", "last"]
+FusionDirection = Literal["both", "to_video", "to_audio"]
 
 
 def _from_mapping(cls: type, values: Mapping[str, Any]) -> Any:
@@ -25,7 +28,8 @@ class ModelConfig:
     """Architecture of a HiCMAE; video and audio share one width (paper, section 3).
 
     The defaults are the base model. ``taps`` are the 0-based encoder layers whose outputs feed the decoder's
-    skip connections and the contrastive loss (section 3.3).
+    skip connections and the contrastive loss (section 3.3). ``skip_connections``, ``feature_fusion`` and
+    ``fusion_direction`` switch off parts of the paper, as its ablations do (docs/ablation.md).
     """
 
     image_size: int = 160
@@ -57,9 +61,18 @@ class ModelConfig:
     decoder_heads: int = 6
     """Attention heads of the decoders."""
     decoder_depth: int = 4
-    """Decoder layers: one plain block, then one cross block per tap."""
+    """Decoder layers: one plain block, then one cross block per tap; without skip connections so many plain ones."""
     taps: tuple[int, ...] = (3, 6, 9)
     """Encoder layers tapped for skip connections and contrast, 0-based, ascending."""
+    skip_connections: bool = True
+    """Decoder layers attend to the tapped encoder layers; false: they are plain blocks, which see the last layer
+    alone."""
+    feature_fusion: FeatureFusion = "layers"
+    """What stands for an encoder among the pooled features: ``layers``, the learned mix of all its layers, or ``last``,
+    the last one's mean. No weight depends on it, and fine-tuning may choose anew."""
+    fusion_direction: FusionDirection = "both"
+    """Who attends to whom in the fusion layers: ``both``, ``to_video`` (video to audio; audio stays as its encoder
+    leaves it), or ``to_audio``."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "taps", tuple(self.taps))
@@ -83,11 +96,16 @@ class ModelConfig:
             raise ValueError(
                 f"taps={self.taps} must be ascending layer numbers within 0..{self.depth - 1} (depth={self.depth})"
             )
-        if self.decoder_depth != len(self.taps) + 1:
+        if self.skip_connections and self.decoder_depth != len(self.taps) + 1:
             raise ValueError(
                 f"decoder_depth={self.decoder_depth} does not fit taps={self.taps}: the decoder has one plain block "
-                f"and one cross block per tap, so set decoder_depth={len(self.taps) + 1}"
+                f"and one cross block per tap, so set decoder_depth={len(self.taps) + 1}, or skip_connections=false"
             )
+        if not isinstance(self.skip_connections, bool):
+            raise ValueError(f"skip_connections={self.skip_connections!r} must be true or false")
+        for name, choices in (("feature_fusion", FeatureFusion), ("fusion_direction", FusionDirection)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(get_args(choices))}")
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
@@ -115,6 +133,16 @@ class ModelConfig:
         """Fields in which two configurations differ: ``{name: (own, other's)}``."""
         mine, theirs = self.to_dict(), other.to_dict()
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+
+    @property
+    def switches(self) -> dict[str, Any]:
+        """The fields that can switch off parts of the paper, ``{field: value}``."""
+        return {name: getattr(self, name) for name in _SWITCHES}
+
+    @property
+    def switched(self) -> dict[str, Any]:
+        """The parts of the paper that are switched off, ``{field: value}``; empty for the paper's model."""
+        return {name: value for name, value in self.switches.items() if value != _SWITCHES[name]}
 
     @property
     def video_grid(self) -> tuple[int, int, int]:
@@ -149,6 +177,9 @@ class ModelConfig:
         """Values an audio token stands for."""
         return self.audio_patch_size**2
 
+
+_SWITCHES: dict[str, Any] = {"skip_connections": True, "feature_fusion": "layers", "fusion_direction": "both"}
+"""Fields that switch off parts of the paper, with the values that do not."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "micro": dict(image_size=64, width=96, heads=3, depth=4, decoder_width=64, decoder_heads=2, taps=(1, 2, 3)),

@@ -1,5 +1,5 @@
-"""What ``config.json`` of an exported folder says: schema 2, and schema 1 as it was written before. docs/export.md
-describes every field."""
+"""What ``config.json`` of an exported folder says: schema 3, and schemas 1 and 2 as they were written before.
+docs/export.md describes every field."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hicmae.config import InputSpec, ModelConfig
 from hicmae.heads import Targets
 from hicmae.pretraining import Objective
 
-SCHEMA = 2
+SCHEMA = 3
 Kind = Literal["backbone", "recognizer"]
 KINDS: tuple[Kind, ...] = ("backbone", "recognizer")
 WEIGHTS, DECODER = "model.safetensors", "decoder.safetensors"
@@ -36,7 +36,13 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "provenance": (dict,),
     "digest": (str,),
 }
-"""Names and types at the top of schema 2; all are there, and no others."""
+"""Names and types at the top of schemas 2 and 3; all are there, and no others."""
+
+SINCE_3: dict[str, tuple[str, ...]] = {
+    "model": ("skip_connections", "feature_fusion", "fusion_direction"),
+    "objective": ("contrast",),
+}
+"""Fields that older schemas do not have: models were the paper's in these, which is their default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +127,11 @@ def export_from_settings(settings: Any, path: Path) -> Export:
             f"(the folder was written by {settings.get('hicmae', 'a newer one')}), or ask whoever made the folder for "
             f"an export by hicmae {__version__}"
         )
+    found = settings
     if schema == 1:
         settings = _from_schema_1(settings, path)
+    if schema < 3:
+        settings = _from_schema_2(settings)
     _check_fields(settings, path)
     _check_values(settings, path)
     try:
@@ -140,7 +149,7 @@ def export_from_settings(settings: Any, path: Path) -> Export:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is no export configuration: {error!r}; copy the folder again") from error
     _check_meaning(export, path)
-    if schema > 1 and settings["digest"] != _digest(settings):
+    if schema > 1 and settings["digest"] != _digest(found):
         raise ValueError(
             f"{path} was altered after the export: its values do not have the digest {settings['digest'][:12]}... that "
             "it gives; copy the folder again, and change names of classes and the like where the model is made"
@@ -163,6 +172,20 @@ def _from_schema_1(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "digest": "",
         "provenance": _without_places(settings.get("provenance")),
     }
+
+
+def _from_schema_2(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Schemas 1 and 2 had no switches; damage is left for the checks to find."""
+    found = dict(settings)
+    model, decoder = found.get("model"), found.get("decoder")
+    if isinstance(model, Mapping):
+        defaults = ModelConfig().to_dict()
+        found["model"] = {name: defaults[name] for name in SINCE_3["model"]} | dict(model)
+    if isinstance(decoder, Mapping) and isinstance(objective := decoder.get("objective"), Mapping):
+        defaults = asdict(Objective())
+        objective = {name: defaults[name] for name in SINCE_3["objective"]} | dict(objective)
+        found["decoder"] = {**decoder, "objective": objective}
+    return found
 
 
 def _without_places(provenance: Any) -> Any:

@@ -176,7 +176,7 @@ def load_pretraining(directory: str | Path) -> tuple[HiCMAE, ClipTransform]:
             f"{directory} holds no decoder, which exports leave out unless asked; load it with load_backbone, or make "
             "it anew from a checkpoint: hicmae export RUN/checkpoints/last.ckpt OUT --with-decoder"
         )
-    model = HiCMAE(export.config, objective=export.objective, spec=export.spec)
+    model = HiCMAE(export.config, objective=export.objective, spec=export.spec, modalities=export.modalities)
     state = {f"backbone.{name}": value for name, value in read_weights(Path(directory) / WEIGHTS).items()}
     load_weights(model, state | read_weights(Path(directory) / DECODER), directory)
     model.came_from(export)

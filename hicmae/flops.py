@@ -35,15 +35,20 @@ def _encoder(config: ModelConfig, tokens: int, patch_values: int) -> int:
 
 def _fusion(config: ModelConfig, video: int, audio: int) -> int:
     width, ratio = config.width, config.mlp_ratio
-    layer = _cross_block(video, audio, width, ratio) + _cross_block(audio, video, width, ratio)
-    return config.fusion_depth * layer
+    streams = {
+        "to_video": _cross_block(video, audio, width, ratio),
+        "to_audio": _cross_block(audio, video, width, ratio),
+    }
+    return config.fusion_depth * streams.get(config.fusion_direction, sum(streams.values()))
 
 
 def _decoder(config: ModelConfig, visible: int, decoded: int, patch_values: int) -> int:
-    width, ratio, skips = config.decoder_width, config.mlp_ratio, config.decoder_depth - 1
+    width, ratio = config.decoder_width, config.mlp_ratio
+    skips = config.decoder_depth - 1 if config.skip_connections else 0
     tokens = visible + decoded
     from_encoder = (1 + skips) * visible * config.width * width
-    blocks = _block(tokens, width, ratio) + skips * _cross_block(tokens, visible, width, ratio)
+    blocks = (config.decoder_depth - skips) * _block(tokens, width, ratio)
+    blocks += skips * _cross_block(tokens, visible, width, ratio)
     # The last block has neither queries nor anything after them for the visible tokens.
     unread = visible * (2 * width**2 + 2 * tokens * width + 2 * width * int(width * ratio))
     return from_encoder + blocks - unread + decoded * width * patch_values
@@ -56,6 +61,7 @@ def pretraining_macs(
     audio_visible: int,
     video_decoded: int | None = None,
     audio_decoded: int | None = None,
+    modalities: Collection[str] = ("video", "audio"),
 ) -> int:
     """Multiply-adds of one clip's forward pass in pre-training.
 
@@ -63,6 +69,7 @@ def pretraining_macs(
         config: the architecture.
         video_visible, audio_visible: tokens that the encoders see.
         video_decoded, audio_decoded: masked tokens that are decoded; ``None``: all of them.
+        modalities: what is learnt from: video, audio, or both.
 
     Raises:
         ValueError: more tokens than the clip has.
@@ -75,9 +82,10 @@ def pretraining_macs(
         masked = tokens - visible
         if not 0 <= visible <= tokens or not 0 <= (decoded or 0) <= masked:
             raise ValueError(f"{name}: {visible} visible and {decoded} decoded tokens, but a clip has {tokens}")
-        total += _encoder(config, visible, values)
-        total += _decoder(config, visible, masked if decoded is None else decoded, values)
-    return total + _fusion(config, video_visible, audio_visible)
+        if name in modalities:
+            total += _encoder(config, visible, values)
+            total += _decoder(config, visible, masked if decoded is None else decoded, values)
+    return total + (_fusion(config, video_visible, audio_visible) if len(modalities) == 2 else 0)
 
 
 def recognition_macs(config: ModelConfig, modalities: Collection[str] = ("video", "audio")) -> int:

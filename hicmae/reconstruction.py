@@ -19,7 +19,11 @@ _GREY = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-    """Input, what the encoder saw of it, and the input with masked patches as predicted."""
+    """Input, what the encoder saw of it, and the input with masked patches as predicted.
+
+    Of a modality that the model was not trained with it saw nothing, and predicts nothing: both are grey, or
+    NaN, all over.
+    """
 
     video: Tensor
     """float32 (B, 3, T, H, W), colours 0..1."""
@@ -56,26 +60,32 @@ def reconstruct(
     output = model.predict(patches_in, mel, masks)
 
     pixels = patches_in * model.image_std + model.image_mean  # (B, N, P)
-    predicted = output.video.float().unflatten(-1, (config.tubelet_size, -1))  # (B, M, F, P / F)
-    if model.objective.frame_difference:
-        predicted = predicted.cumsum(dim=-2)
-    truth = take_tokens(pixels, video_masked).unflatten(-1, (-1, 3))  # per colour channel
-    patches = predicted.flatten(-2).unflatten(-1, (-1, 3)) * truth.std(dim=-2, keepdim=True)
-    patches = (patches + truth.mean(dim=-2, keepdim=True)).flatten(-2)
+    pixels_masked = pixels_predicted = torch.full_like(pixels, _GREY)
+    if output.video is not None:
+        predicted = output.video.float().unflatten(-1, (config.tubelet_size, -1))  # (B, M, F, P / F)
+        if model.objective.frame_difference:
+            predicted = predicted.cumsum(dim=-2)
+        truth = take_tokens(pixels, video_masked).unflatten(-1, (-1, 3))  # per colour channel
+        patches = predicted.flatten(-2).unflatten(-1, (-1, 3)) * truth.std(dim=-2, keepdim=True)
+        patches = (patches + truth.mean(dim=-2, keepdim=True)).flatten(-2)
+        pixels_masked = _put(pixels, video_masked, torch.full_like(patches, _GREY))
+        pixels_predicted = _put(pixels, video_masked, patches)
 
-    mel_truth = take_tokens(mel, audio_masked)
-    mel_patches = output.audio.float() * mel_truth.std(dim=-1, keepdim=True)
-    mel_patches = mel_patches + mel_truth.mean(dim=-1, keepdim=True)
+    mel_masked = mel_predicted = torch.full_like(mel, float("nan"))
+    if output.audio is not None:
+        mel_truth = take_tokens(mel, audio_masked)
+        mel_patches = output.audio.float() * mel_truth.std(dim=-1, keepdim=True)
+        mel_patches = mel_patches + mel_truth.mean(dim=-1, keepdim=True)
+        mel_masked = _put(mel, audio_masked, torch.full_like(mel_patches, float("nan")))
+        mel_predicted = _put(mel, audio_masked, mel_patches)
 
-    grey = torch.full_like(patches, _GREY)
-    absent = torch.full_like(mel_patches, float("nan"))
     return Reconstruction(
         video=patches_to_video(pixels, config).clamp(0, 1),
-        video_masked=patches_to_video(_put(pixels, video_masked, grey), config).clamp(0, 1),
-        video_predicted=patches_to_video(_put(pixels, video_masked, patches), config).clamp(0, 1),
+        video_masked=patches_to_video(pixels_masked, config).clamp(0, 1),
+        video_predicted=patches_to_video(pixels_predicted, config).clamp(0, 1),
         log_mel=log_mel.float(),
-        log_mel_masked=patches_to_audio(_put(mel, audio_masked, absent), config),
-        log_mel_predicted=patches_to_audio(_put(mel, audio_masked, mel_patches), config),
+        log_mel_masked=patches_to_audio(mel_masked, config),
+        log_mel_predicted=patches_to_audio(mel_predicted, config),
     )
 
 

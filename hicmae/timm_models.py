@@ -10,6 +10,7 @@ Shapes: B clips, T frames, H x W pixels, N tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,8 @@ def _create(preset: str, *, pretrained: bool, folder: str | Path | None, **setti
             )
     weights = None if folder is None else read_backbone(folder)
     if weights is not None:
-        check_same_architecture(weights.config, config, str(folder))
+        # what is switched off lies beyond the video encoder
+        check_same_architecture(weights.config, replace(config, **weights.config.switched), str(folder))
         if "video" not in weights.modalities:
             raise ValueError(f"{folder} was trained with audio alone: its video encoder is not to be used")
     model: nn.Module = build_model_with_cfg(

@@ -20,7 +20,8 @@ class PretrainCLI(JobCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
-        parser.link_arguments("model.config", "data.config", apply_on="instantiate")
+        for name in ("config", "modalities"):
+            parser.link_arguments(f"model.{name}", f"data.{name}", apply_on="instantiate")
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
+from hicmae.backbone import MODALITIES, Modality
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.augment import PretrainingDraws
 from hicmae.data.batch import ClipBatch
@@ -29,6 +30,8 @@ class PretrainData(pl.LightningDataModule):
 
     Args:
         config: the model's architecture (linked to the model by the command line).
+        modalities: what the model is given; the other half of the clips is not decoded, and clips that lack a lone one
+            are skipped (linked to the model by the command line).
         shards: folders made by ``hicmae shards write`` or their URLs (http, https, s3), each a data set; several are
             taken together.
         weights: share of each data set in an epoch and, nearly, in a batch, in the order of ``shards``; empty: each
@@ -61,6 +64,7 @@ class PretrainData(pl.LightningDataModule):
         self,
         config: ModelConfig,
         shards: list[str],
+        modalities: tuple[Modality, ...] = MODALITIES,
         weights: list[float] | None = None,
         val_shards: list[str] | None = None,
         batch_size: int = 40,
@@ -107,6 +111,7 @@ class PretrainData(pl.LightningDataModule):
             pixels=pixels,
             max_skip_fraction=max_skip_fraction,
             timeout_s=timeout_s,
+            modalities=tuple(modalities),
             pin_memory=torch.cuda.is_available(),
         )
         self.order = OrderSettings(

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from hicmae.accumulation import losses_in_parts
+from hicmae.backbone import MODALITIES, Modality
 from hicmae.checkpoint import check_same_architecture
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.batch import ClipBatch
@@ -31,6 +32,8 @@ class PretrainModule(pl.LightningModule):
         preset: size of the model: micro, mini, tiny, small, base or large.
         architecture: fields of ``ModelConfig`` that differ from the preset, e.g. ``{width: 96}``.
         objective: settings of the loss.
+        modalities: what the model learns from: video, audio, or both. Of a lone one there is neither fusion nor
+            contrast, and the other's parts are not trained.
         optimizer: AdamW, learning rates per 256 clips and schedule.
         micro_batch_size: clips of a device's batch that go through the model at a time; ``null``: all. Losses and
             gradients are those of the whole batch, contrast included; memory falls, and the encoders run once more.
@@ -42,6 +45,7 @@ class PretrainModule(pl.LightningModule):
         preset: str = "base",
         architecture: dict[str, Any] | None = None,
         objective: Objective = Objective(),  # noqa: B008  frozen, and shown with its defaults by --help
+        modalities: tuple[Modality, ...] = MODALITIES,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
         micro_batch_size: int | None = None,
         speed: SpeedConfig = SpeedConfig(),  # noqa: B008
@@ -56,7 +60,8 @@ class PretrainModule(pl.LightningModule):
         self.config = ModelConfig.preset(preset, **(architecture or {}))
         self.spec = InputSpec.for_model(self.config)
         self.optimizer_config = optimizer
-        self.model = HiCMAE(self.config, objective=objective, spec=self.spec)
+        self.model = HiCMAE(self.config, objective=objective, spec=self.spec, modalities=modalities)
+        self.modalities = self.model.modalities
         self.transform = BatchTransform(self.spec)
 
     def inputs(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
@@ -143,13 +148,20 @@ class PretrainModule(pl.LightningModule):
             "model": self.config.to_dict(),
             "input": self.spec.to_dict(),
             "objective": asdict(self.model.objective),
+            "modalities": list(self.modalities),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of another architecture, naming the fields that differ."""
+        """Refuse weights of another architecture or other modalities, naming what differs."""
         if "hicmae" not in checkpoint:
             raise ValueError("this checkpoint was not written by HiCMAE; start from --model.preset instead")
         check_same_architecture(ModelConfig.from_dict(checkpoint["hicmae"]["model"]), self.config, "the checkpoint")
+        found = tuple(checkpoint["hicmae"].get("modalities", MODALITIES))
+        if found != self.modalities:
+            raise ValueError(
+                f"the checkpoint was written with model.modalities {list(found)}, and is to go on with "
+                f"{list(self.modalities)}: set the same, or start a new run"
+            )
 
 
 def _losses(output: PretrainLosses) -> dict[str, Tensor]:

@@ -65,7 +65,11 @@ def test_a_preset_takes_overrides():
         (dict(taps=(3, 3, 9)), r"must be ascending"),
         (dict(depth=9), r"within 0\.\.8 \(depth=9\)"),
         (dict(taps=(3, 9)), r"set decoder_depth=3"),
-        (dict(decoder_depth=5), r"decoder_depth=5 does not fit .* set decoder_depth=4"),
+        (dict(skip_connections=False, decoder_depth=0), r"decoder_depth=0 must be at least 1"),
+        (dict(skip_connections="no"), r"skip_connections='no' must be true or false"),
+        (dict(feature_fusion="mean"), r"feature_fusion='mean' must be one of layers, last"),
+        (dict(fusion_direction="up"), r"fusion_direction='up' must be one of both, to_video, to_audio"),
+        (dict(decoder_depth=5), r"decoder_depth=5 does not fit .* set decoder_depth=4, or skip_connections=false"),
     ],
 )
 def test_contradictions_are_refused_with_a_remedy(fields, message):
@@ -74,10 +78,26 @@ def test_contradictions_are_refused_with_a_remedy(fields, message):
 
 
 @pytest.mark.parametrize(
-    "fields", [dict(fusion_depth=0), dict(taps=(), decoder_depth=1), dict(depth=10, taps=(0, 1, 9))]
+    "fields",
+    [
+        dict(fusion_depth=0),
+        dict(taps=(), decoder_depth=1),
+        dict(depth=10, taps=(0, 1, 9)),
+        dict(skip_connections=False, taps=(), decoder_depth=4),
+        dict(skip_connections=False, decoder_depth=9),
+    ],
 )
 def test_edges_that_are_valid(fields):
     ModelConfig(**fields)
+
+
+def test_the_paper_has_all_of_its_parts():
+    config = ModelConfig()
+    assert (config.skip_connections, config.feature_fusion, config.fusion_direction) == (True, "layers", "both")
+    assert config.switched == {}
+    assert ModelConfig(fusion_direction="to_video").switched == {"fusion_direction": "to_video"}
+    old = {name: value for name, value in config.to_dict().items() if name not in config.switches}
+    assert ModelConfig.from_dict(old) == config  # as files say it that are older than the switches
 
 
 def test_unknown_names_are_refused():

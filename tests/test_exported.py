@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import re
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from hicmae.backbone import Backbone
 from hicmae.checkpoint import read_export, read_pretraining, read_recognizer, save_export
 from hicmae.cli import main
 from hicmae.config import InputSpec, ModelConfig
-from hicmae.export_config import FIELDS, SCHEMA, seal
+from hicmae.export_config import FIELDS, SCHEMA, SINCE_3, seal
 from hicmae.heads import Targets
-from hicmae.pretraining import Objective
+from hicmae.pretraining import HiCMAE, Objective
 from hicmae.recognition import EmotionRecognizer
 from tests.tiny_model import TINY, clips, pretraining_batch, pretraining_model, shake
 
@@ -255,7 +255,7 @@ def test_a_folder_of_schema_1_loads(folder: Path, tmp_path: Path) -> None:
     assert read_export(old).objective is None
     assert read_export(old).provenance == {"job": "finetune", "data": {"name": "clips.csv"}, "init": {"name": "export"}}
     assert main(["export", str(old), str(tmp_path / "new")]) == 0
-    assert settings_of(tmp_path / "new")["schema"] == 2
+    assert settings_of(tmp_path / "new")["schema"] == SCHEMA
     assert torch.equal(hicmae.load_recognizer(tmp_path / "new")[0](*clips(1)).logits, found(*clips(1)).logits)
     settings = settings_of(old)
     del settings["classes"]
@@ -264,9 +264,45 @@ def test_a_folder_of_schema_1_loads(folder: Path, tmp_path: Path) -> None:
         read_export(old)
 
 
+def test_a_folder_of_schema_2_loads_as_the_papers_model(tmp_path: Path) -> None:
+    """It had no switches; what it says of itself is held against its digest as it stands."""
+    model = pretraining_model(temperature=0.2).eval()
+    folder = save_export(tmp_path / "old", model.backbone, spec=SPEC, provenance={}, decoder=model)
+    settings = settings_of(folder)
+    for name in SINCE_3["model"]:
+        del settings["model"][name]
+    for name in SINCE_3["objective"]:
+        del settings["decoder"]["objective"][name]
+    rewrite(folder, **(settings | {"schema": 2}))
+    assert read_export(folder).config == TINY
+    loaded = hicmae.load_pretraining(folder)[0]
+    assert loaded.objective == Objective(temperature=0.2)
+    assert torch.equal(loaded(*pretraining_batch(2)).loss, model(*pretraining_batch(2)).loss)
+    settings["model"]["depth"] += 1
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"no model\.skip_connections; no model\.feature_fusion"):
+        read_export(folder)  # it says schema 3 here: there nothing may be missing
+
+
+@pytest.mark.parametrize("modalities", [("video", "audio"), ("video",)])
+def test_a_variant_comes_back_as_it_was(tmp_path: Path, modalities: Any) -> None:
+    config = replace(TINY, skip_connections=False, decoder_depth=2, feature_fusion="last", fusion_direction="to_audio")
+    model = HiCMAE(config, objective=Objective(contrast="top"), spec=SPEC, modalities=modalities).eval()
+    folder = save_export(tmp_path / "export", model.backbone, spec=SPEC, provenance={}, decoder=model)
+    settings = settings_of(folder)
+    assert (settings["schema"], settings["modalities"]) == (3, list(modalities))
+    assert {name: settings["model"][name] for name in SINCE_3["model"]} == config.switched
+    loaded, transform = hicmae.load_pretraining(folder)
+    assert (loaded.config, loaded.objective.contrast) == (config, "top")
+    assert loaded.modalities == transform.modalities == modalities
+    assert torch.equal(loaded(*pretraining_batch(2)).loss, model(*pretraining_batch(2)).loss)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"model": TINY.to_dict() | {"fusion_direction": "up"}}, "fusion_direction='up' must be one of both, to_video"),
+        ({"model": TINY.to_dict() | {"skip_connections": 1}}, r"it has model\.skip_connections 1"),
         ({"schema": "2"}, "no number under 'schema'"),
         ({"schema": None}, "no number under 'schema'"),
         ({"surprise": 1}, "has 'surprise', which this schema has not"),

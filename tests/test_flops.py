@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hicmae.backbone import Backbone
 from hicmae.config import ModelConfig
 from hicmae.flops import pretraining_macs, recognition_macs
-from hicmae.pretraining import HiCMAE
+from hicmae.pretraining import HiCMAE, Objective
 from tests.tiny_model import TINY, clips, pretraining_batch
 
 
@@ -32,6 +34,28 @@ def test_pretraining_is_what_the_model_does() -> None:
     own = pretraining_macs(TINY, video_visible=video_visible.shape[1], audio_visible=audio_visible.shape[1])
     # The contrast of a lone clip: D values times D values for each tap, once or once in each direction.
     assert found - own in (len(TINY.taps) * TINY.width, 2 * len(TINY.taps) * TINY.width)
+
+
+@pytest.mark.parametrize(
+    ("fields", "modalities"),
+    [
+        ({"skip_connections": False}, ("video", "audio")),
+        ({"skip_connections": False, "decoder_depth": 1}, ("video", "audio")),
+        ({"skip_connections": False, "decoder_depth": 5, "taps": ()}, ("video", "audio")),
+        ({"fusion_direction": "to_video"}, ("video", "audio")),
+        ({"fusion_direction": "to_audio"}, ("video", "audio")),
+        ({"fusion_depth": 0}, ("video", "audio")),
+        ({}, ("video",)),
+        ({}, ("audio",)),
+    ],
+)
+def test_variants_of_pretraining_are_what_the_model_does(fields: dict[str, Any], modalities: tuple[Any, ...]) -> None:
+    config = replace(TINY, **fields)
+    # unlike numbers of tokens, which would tell no stream from the other
+    batch = *clips(1, config=config), torch.arange(2)[None], torch.arange(3)[None]
+    model = HiCMAE(config, objective=Objective(contrast="none"), modalities=modalities)
+    own = pretraining_macs(config, video_visible=2, audio_visible=3, modalities=modalities)
+    assert counted(lambda: model(*batch)) == own
 
 
 @pytest.mark.parametrize("modalities", [("video", "audio"), ("video",), ("audio",)])

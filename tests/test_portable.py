@@ -102,6 +102,15 @@ def test_onnx_file_computes_what_the_recogniser_computes(exported: Path, batch: 
         np.testing.assert_allclose(value, tensor.numpy(), rtol=0, atol=1e-4)
 
 
+def test_a_variant_of_the_model_is_written_as_the_paper_is(tmp_path: Path) -> None:
+    """Writing compares what the file computes with what the model does."""
+    torch.manual_seed(0)
+    config = replace(SMALL, feature_fusion="last", fusion_direction="to_video", skip_connections=False)
+    model = EmotionRecognizer(Backbone(config), TARGETS).eval()
+    written = write(tmp_path / "out", model, format="torch-export")
+    assert json.loads((written.folder / "config.json").read_text())["model"] == config.to_dict()
+
+
 def test_transform_file_gives_the_inputs_of_a_clip(exported: Path, film: Path) -> None:
     clip = decode_clip(film.read_bytes(), spec=SPEC, name="film")
     assert clip.sound_samples < SPEC.audio_samples

@@ -40,7 +40,8 @@ CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "pretrain").glob("*
 SMALL = {"image_size": 32, "width": 32, "heads": 2, "depth": 3, "fusion_depth": 1, "decoder_width": 16,
          "decoder_heads": 2, "decoder_depth": 3, "taps": [0, 2], "audio_patch_size": 32}  # fmt: skip
 
-PAPERS_LOSS = {"contrastive_weight": 0.0025, "temperature": 0.07, "negatives": "local", "frame_difference": True}
+PAPERS_LOSS = {"contrastive_weight": 0.0025, "temperature": 0.07, "negatives": "local", "frame_difference": True,
+               "contrast": "taps"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,15 @@ def test_features_equal_the_exported_backbones(backbone, export, video):
     assert torch.equal(timm.create_model(NAME, folder=export, global_pool="").eval()(video), features)
 
 
+def test_the_video_encoder_of_a_variant_is_the_papers(backbone, tmp_path, video):
+    config = ModelConfig.preset("micro", fusion_direction="to_audio", feature_fusion="last", skip_connections=False)
+    variant = Backbone(config)
+    variant.video_encoder.load_state_dict(backbone.video_encoder.state_dict())
+    folder = save_export(tmp_path / "export", variant, spec=SPEC, provenance={})
+    found = timm.create_model(NAME, folder=folder).eval().forward_features(video)
+    assert torch.equal(found, backbone(video=video).video_tokens)
+
+
 def test_timm_hub_and_exported_program_give_the_same_features_of_a_clip(tmp_path, monkeypatch):
     small = PRESETS["micro"] | {"depth": 2, "fusion_depth": 1, "taps": (1,), "decoder_depth": 2}
     monkeypatch.setitem(PRESETS, "micro", small)  # an exporter's time goes by layers

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hicmae.backbone import Backbone, mix_layers
+from hicmae.backbone import Backbone, Modality
 from hicmae.config import InputSpec
 from hicmae.continuous.footage import Stretch, open_footage
 from hicmae.continuous.sequences import LongVideo
@@ -213,8 +213,9 @@ class FeatureStore:
         if name in ("fused_video", "fused_audio"):
             tokens = getattr(features, name)
             return None if tokens is None else tokens.mean(dim=1)
-        weights = backbone.video_layer_weights if name == "video" else backbone.audio_layer_weights
-        return mix_layers(features.layer_means[name], weights) if name in features.layer_means else None
+        modality: Modality = "video" if name == "video" else "audio"
+        means = features.layer_means.get(modality)
+        return None if means is None else backbone.summarize(modality, means)
 
 
 def _presence(stream: str, present: NDArray[np.bool_]) -> NDArray[np.bool_]:

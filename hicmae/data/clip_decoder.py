@@ -38,6 +38,8 @@ class ClipDecoder:
     """Whether a clip without a picture is an error (``no_video_stream``)."""
     pixels: Pixels = "auto"
     """In which form frames are shipped."""
+    modalities: tuple[str, ...] = ("video", "audio")
+    """What is decoded; the other half of every clip counts as missing."""
 
     def format_of(self, source: ClipSource) -> PixelFormat:
         """The form in which clips of ``source`` are shipped."""
@@ -75,6 +77,8 @@ class ClipDecoder:
                 slots=slots,
                 name=clip.clip_id,
                 require_video=self.require_video,
+                picture="video" in self.modalities,
+                sound="audio" in self.modalities,
             )
         except (DecodeError, ClipUnreadableError):
             raise

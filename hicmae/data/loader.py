@@ -57,6 +57,8 @@ class LoaderSettings:
     ``auto``, which takes the latter where it is possible. The model's inputs are the same."""
     require_video: bool = False
     """Whether clips without a picture count as unusable (``no_video_stream``)."""
+    modalities: tuple[str, ...] = ("video", "audio")
+    """What is decoded of the clips: video, audio, or both. A clip that lacks a lone one counts as unusable."""
     pin_memory: bool = False
     """Hand out batches in page-locked memory, for a GPU."""
     max_skip_fraction: float = 0.05
@@ -84,7 +86,13 @@ class LoaderSettings:
 
     def clip_decoder(self, spec: InputSpec) -> ClipDecoder:
         """What reads and decodes clips by these settings."""
-        return ClipDecoder(spec=spec, decoder=self.decoder, require_video=self.require_video, pixels=self.pixels)
+        return ClipDecoder(
+            spec=spec,
+            decoder=self.decoder,
+            require_video=self.require_video,
+            pixels=self.pixels,
+            modalities=self.modalities,
+        )
 
 
 class DataStoppedError(RuntimeError):

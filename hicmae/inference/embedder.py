@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hicmae.backbone import MODALITIES, Backbone, Features, Modality, mix_layers
+from hicmae.backbone import MODALITIES, Backbone, Features, Modality
 from hicmae.checkpoint import load_backbone, read_export
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.inference.batches import batches_of, model_inputs
@@ -233,10 +233,9 @@ class Embedder:
 
 def _streams(backbone: Backbone, features: Features) -> dict[str, Tensor]:
     """What there is, (B, D) each, by name of the column."""
-    weights = {"video": backbone.video_layer_weights, "audio": backbone.audio_layer_weights}
     found: dict[str, Tensor] = {}
     for modality, means in features.layer_means.items():
-        found[modality] = mix_layers(means, weights[modality])
+        found[modality] = backbone.summarize(modality, means)
         found |= {f"{modality}_layer_{layer}": mean for layer, mean in enumerate(means)}
     for name in _FUSED:
         if (tokens := getattr(features, name)) is not None:

@@ -92,6 +92,8 @@ def decode_windows(
     slots: Sequence[ClipSlot] | None = None,
     name: str,
     require_video: bool = False,
+    picture: bool = True,
+    sound: bool = True,
 ) -> list[DecodedClip]:
     """Decode windows of a clip: the file is opened once, and a frame that several windows show is decoded once.
 
@@ -113,6 +115,8 @@ def decode_windows(
         slots: memory to decode into, one slot a window; None allocates.
         name: what errors call this clip.
         require_video: whether a file without a picture is an error.
+        picture, sound: whether to decode it; what is not wanted counts as missing, and does not move the windows. A
+            file that has nothing else is an error.
 
     Raises:
         DecodeError: the media cannot be decoded; ``reason`` says why, in a word. Slots hold anything then.
@@ -121,9 +125,14 @@ def decode_windows(
     _check(video, audio, span_s, decoder, pixels, name)
     with ExitStack() as stack:
         clip = _open(stack, video, audio, spec, name, span_s=span_s, square=square, decoder=decoder, pixels=pixels)
-        if clip.picture is None and (require_video or clip.sound is None):
+        if clip.picture is None and (require_video or clip.sound is None or not sound):
             raise nothing_there(name, clip.sound is not None)
-        return clip.decode(positions, slots=slots)
+        if clip.sound is None and not picture:
+            raise DecodeError(
+                name, "no_audio_stream", "the file has a picture but no sound", "give a file with sound, or take the "
+                "picture too",
+            )  # fmt: skip
+        return clip.decode(positions, slots=slots, picture=picture, sound=sound)
 
 
 @contextmanager

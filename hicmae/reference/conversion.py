@@ -246,7 +246,10 @@ def parse_fields(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: an unknown field, a word without ``=``, or a value of another type.
     """
-    known = InputSpec().to_dict() | ModelConfig().to_dict()
+    model = ModelConfig()
+    known = InputSpec().to_dict() | model.to_dict()
+    for name in model.switches:  # files of the reference hold the paper's model alone
+        del known[name]
     found: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")

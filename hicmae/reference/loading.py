@@ -27,6 +27,19 @@ Model = HiCMAE | EmotionRecognizer | Backbone
 _MIX = frozenset({"backbone.video_layer_weights", "backbone.audio_layer_weights"})
 
 
+_KINDS: dict[type, str] = {HiCMAE: "model", EmotionRecognizer: "recogniser", Backbone: "backbone"}
+
+
+def refuse_variants(config: ModelConfig | None, what: str | Path) -> None:
+    """Raise ``ValueError`` for an architecture in which parts of the paper are switched off."""
+    if config is not None and config.switched:
+        named = ", ".join(f"{name}={value}" for name, value in config.switched.items())
+        raise ValueError(
+            f"{what}: files of the reference hold the paper's model alone, and {named} is another; leave it at the "
+            "paper's setting"
+        )
+
+
 def load_pretraining(path: str | Path, config: ModelConfig | None = None) -> HiCMAE:
     """A ``HiCMAE`` with the weights of a reference pre-training checkpoint.
 
@@ -37,6 +50,7 @@ def load_pretraining(path: str | Path, config: ModelConfig | None = None) -> HiC
     Raises:
         ValueError: listing every missing, unknown or misshapen name.
     """
+    refuse_variants(config, path)
     file = read_file(path)
     model = HiCMAE(config or infer_config(file.state, file.settings), objective=infer_objective(file.settings))
     fill(model, file)
@@ -56,6 +70,7 @@ def load_recognizer(
     Raises:
         ValueError: listing every missing, unknown or misshapen name; or the head ends in a function that ours has not.
     """
+    refuse_variants(config, path)
     file = read_file(path)
     if "head.weight" not in file.state:
         raise ValueError(f"{path} has no 'head.weight': not a fine-tuned model; use load_pretraining")
@@ -72,6 +87,7 @@ def load_backbone(path: str | Path, config: ModelConfig | None = None) -> Backbo
 
     Args, raises: as ``load_pretraining``.
     """
+    refuse_variants(config, path)
     file = read_file(path)
     config = config or infer_config(file.state, file.settings)
     model: Model = (backbone := Backbone(config))
@@ -93,16 +109,18 @@ def to_reference(model: Model) -> dict[str, Tensor]:
     """The model's weights under the reference's names and shapes; the inverse of loading.
 
     Raises:
-        ValueError: a recogniser that the reference's files cannot hold (of one modality, or with two heads).
+        ValueError: a model that the reference's files cannot hold (of one modality, with two heads, or with parts of
+            the paper switched off).
     """
     return {row.theirs: value for row, value in to_reference_rows(model) if value is not None}
 
 
 def to_reference_rows(model: Model) -> list[tuple[NameRow, Tensor | None]]:
     """Every name of the model with its value under the reference's name; ``None`` where it is dropped."""
-    if not isinstance(model, HiCMAE) and tuple(model.modalities) != MODALITIES:
+    refuse_variants(_config_of(model), "this model")
+    if tuple(model.modalities) != MODALITIES:
         raise ValueError(
-            f"this {'recogniser' if isinstance(model, EmotionRecognizer) else 'backbone'} was trained with "
+            f"this {_KINDS[type(model)]} was trained with "
             f"{model.modalities[0]} alone; the reference's audio-visual model has no counterpart"
         )
     if isinstance(model, EmotionRecognizer) and model.targets.classes and model.targets.dimensions:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from markupsafe import Markup
 
+from hicmae.backbone import MODALITIES
 from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.augment import PretrainingDraws
 from hicmae.data.order import clip_generator
@@ -32,10 +33,16 @@ class PlayedClip:
     clip_id: str
     webp: bytes
     """Animated."""
-    video_error: float
-    """Mean absolute error of masked pixels, colours 0..1."""
-    audio_error: float
-    """Mean absolute error of masked values of the normalised log-mel."""
+    video_error: float | None
+    """Mean absolute error of masked pixels, colours 0..1; ``None`` for a model without video."""
+    audio_error: float | None
+    """Mean absolute error of masked values of the normalised log-mel; ``None`` for a model without audio."""
+
+    @property
+    def errors(self) -> str:
+        """Both in words, as far as the model predicts them."""
+        named = (("colours", self.video_error), ("log-mel", self.audio_error))
+        return ", ".join(f"{name} {error:.3f}" for name, error in named if error is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +59,12 @@ def make_reconstructions(material: Material) -> Markup:
     clips, step = material.played.clips, material.played.steps
     figures = (
         Markup(
-            '<figure class="played">{}<figcaption>{}<br><small>mean error where masked: colours {:.3f}, log-mel {:.3f}'
+            '<figure class="played">{}<figcaption>{}<br><small>mean error where masked: {}'
             "</small></figcaption></figure>"
         ).format(
             picture(clip.webp, "image/webp", alt=f"{clip.clip_id}: original, masked and predicted frames over "
                     "spectrograms", style="wide-image"),
-            clip.clip_id, clip.video_error, clip.audio_error,
+            clip.clip_id, clip.errors,
         )
         for clip in clips
     )  # fmt: skip
@@ -74,7 +81,7 @@ def make_reconstructions(material: Material) -> Markup:
 
 
 def play_clips(run: Run, source: ClipSource, numbers: Sequence[int], count: int, *, device: str) -> Played:
-    """Reconstructions of ``count`` of these clips that have picture and sound.
+    """Reconstructions of ``count`` of these clips that have what the model was trained with.
 
     Raises:
         NotAvailableError: no checkpoint with decoders, or no usable clip.
@@ -83,7 +90,7 @@ def play_clips(run: Run, source: ClipSource, numbers: Sequence[int], count: int,
     model, spec, steps = _load(run)
     model.to(device)
     left_out: Counter[str] = Counter()
-    clips = list(decode_middles(source, numbers, spec, ("video", "audio"), left_out))[:count]
+    clips = list(decode_middles(source, numbers, spec, model.modalities, left_out))[:count]
     if not clips:
         raise NotAvailableError(f"not one of {len(numbers)} clips can be used: {counted(left_out)}")
     video, log_mel = BatchTransform(spec)(
@@ -110,8 +117,12 @@ def play_clips(run: Run, source: ClipSource, numbers: Sequence[int], count: int,
             PlayedClip(
                 clip_id=info.clip_id,
                 webp=animate_reconstruction(shown, clip=place, settings=settings),
-                video_error=_mean_error(shown.video_predicted[place], shown.video[place], grey),
-                audio_error=_mean_error(shown.log_mel_predicted[place], shown.log_mel[place], absent),
+                video_error=_mean_error(shown.video_predicted[place], shown.video[place], grey)
+                if "video" in model.modalities
+                else None,
+                audio_error=_mean_error(shown.log_mel_predicted[place], shown.log_mel[place], absent)
+                if "audio" in model.modalities
+                else None,
             )
         )
     return Played(clips=played, steps=steps)
@@ -136,7 +147,8 @@ def _load(run: Run) -> tuple[HiCMAE, InputSpec, int]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         about, state = checkpoint["hicmae"], checkpoint["state_dict"]
         config, spec = ModelConfig.from_dict(about["model"]), InputSpec.from_dict(about["input"])
-        model = HiCMAE(config, objective=Objective(**(run.model.get("objective") or {})), spec=spec)
+        objective = Objective(**(run.model.get("objective") or {}))
+        model = HiCMAE(config, objective=objective, spec=spec, modalities=about.get("modalities", MODALITIES))
         model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
     except Exception as error:  # torch names a dozen kinds of damage by as many exceptions
         said = str(error).partition("\n")[0]

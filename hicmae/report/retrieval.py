@@ -50,7 +50,7 @@ def rank(queries: NDArray[np.floating], targets: NDArray[np.floating]) -> Rankin
 
 
 def make_retrieval(material: Material) -> Markup:
-    """Recall and median rank at the layers that the contrastive loss compares, with examples at the last of them."""
+    """Recall and median rank at the tapped layers, with examples at the last of them."""
     features = material.features
     if features.video is None or features.audio is None:
         raise NotAvailableError("the model has one modality alone")
@@ -73,7 +73,7 @@ def make_retrieval(material: Material) -> Markup:
     header = ["query to target", *(f"R@{at} (%)" for at in AT), f"median rank of {count}"]
     said = (
         f"{material.choice.said}; model of {features.weights}; whole windows, nothing masked; cosine of "
-        "features averaged over tokens, at the layers that the contrastive loss of pre-training compares. "
+        "features averaged over tokens, at the tapped layers, which the contrastive loss of the paper compares. "
         "Right is the same clip alone."
     )
     if features.left_out:

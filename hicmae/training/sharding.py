@@ -188,7 +188,7 @@ def whole_model(model: HiCMAE, *, keep: bool) -> HiCMAE | None:
     state = whole_state(model.state_dict(), keep=keep)
     if not keep:
         return None
-    copy = HiCMAE(model.config, objective=model.objective, spec=model.spec)
+    copy = HiCMAE(model.config, objective=model.objective, spec=model.spec, modalities=model.modalities)
     copy.load_state_dict(state)
     return copy.to(model.image_mean.device)
 
