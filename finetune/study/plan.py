@@ -15,6 +15,7 @@ from finetune.study.grid import Link, Row, Run, corpus_run, shards_run
 from finetune.study.options import flatten, read_yaml, refuse_unknown, with_options
 from finetune.study.parsing import JobParser, Parsed
 from finetune.study.spec import Finetuning, Pretraining, Study
+from hicmae.backbone import MODALITIES
 from hicmae.config import ModelConfig
 from hicmae.data.cache_settings import CacheSettings
 from hicmae.data.shard_source import ShardSource
@@ -45,6 +46,8 @@ class _Begin:
     """Of the pre-training, nested; empty for a backbone that is there already."""
     model: Mapping[str, Any]
     """Settings of the fine-tuning, by dotted name."""
+    modalities: tuple[str, ...] = MODALITIES
+    """What was pre-trained."""
     parsed: Parsed | None = None
     """For one that is trained here."""
     content: str | None = None
@@ -131,7 +134,7 @@ class _Planner:
         if self.shards and "unlabelled" not in self.shards:
             raise ValueError(f"{what}: corpus.synthetic has no unlabelled_speakers to pre-train on")
         own = {"model.init": _NOT_YET, "model.preset": None, "model.architecture": None}
-        return _Begin(settings=settings, model=own, parsed=parsed)
+        return _Begin(settings=settings, model=own, modalities=tuple(parsed.config.model.modalities), parsed=parsed)
 
     def _finetuning(self, pretraining: str, variant: Finetuning) -> tuple[dict[str, Any], Parsed]:
         """Settings of a fine-tuning, nested and as understood; read once a pair of variants."""
@@ -156,6 +159,12 @@ class _Planner:
             if self.begins[pretraining].model["model.init"] is None:
                 _check_model(parsed.config.model.preset, architecture, what)
             refuse_unknown(architecture, [one.name for one in fields(ModelConfig)], f"{what}, model.architecture")
+            learnt = self.begins[pretraining].modalities
+            if missing := [name for name in parsed.config.model.modalities if name not in learnt]:
+                raise ValueError(
+                    f"{what}: the pre-training is of {' and '.join(learnt)} alone, and knows nothing of "
+                    f"{' and '.join(missing)}; choose the pairs that go together with runs"
+                )
             if not parsed.config.test_after_fit:
                 raise ValueError(f"{what}: test_after_fit=false leaves a run without test scores; leave it out")
             self.finetunings[key] = settings, parsed
