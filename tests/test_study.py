@@ -34,7 +34,7 @@ from tests.test_folds import folded, leave_results
 from tests.test_pretrain import SMALL
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "studies").glob("*.yaml"))
-STUDIES = [path for path in CONFIGS if path.name not in ("pretrain.yaml", "finetune.yaml")]
+STUDIES = [path for path in CONFIGS if path.name not in ("pretrain.yaml", "finetune.yaml", "corpus.yaml")]
 PRETRAIN = {
     "model": {"preset": "micro", "architecture": SMALL, "optimizer": {"warmup_epochs": 0.5, "lr_per_256": 0.2}},
     "data": {"batch_size": 4, "num_workers": 0}, "wandb": "off",

@@ -202,6 +202,10 @@ def _finetuning(name: str, values: Any, where: str) -> Finetuning:
 
 def _corpus(given: Any, where: str) -> Corpus:
     where = f"{where}corpus"
+    if isinstance(given, str):  # a file that studies share
+        where, given = given, read_yaml(Path(given))
+    if not isinstance(given, dict):
+        raise ValueError(f"{where} is {given!r}; give a group, or the path of a file that holds one")
     refuse_unknown(given, ("synthetic", "shards", "labelled", "unlabelled"), where)
     if "synthetic" not in given:
         if "shards" in given:
