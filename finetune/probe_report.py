@@ -75,9 +75,9 @@ def write_probe(out: Path, rows: Sequence[ProbeRow], about: dict[str, Any], benc
     tables = []
     for row in rows:
         for part, evaluation in row.evaluations.items():
-            own = {"feature": row.feature, "task": row.task, "method": row.method, "split": part}
+            which = {"feature": row.feature, "task": row.task, "method": row.method, "split": part}
             predictions = evaluation.table.copy()
-            for place, (name, value) in enumerate((own | {"protocol": about["label"]}).items()):
+            for place, (name, value) in enumerate((which | {"protocol": about["label"]}).items()):
                 predictions.insert(place, name, value)
             tables.append(predictions)
     draft = out / ".predictions.parquet.draft"
