@@ -109,11 +109,11 @@ def run_study(plan: Plan, store: Store, out: Path, *, parallel: int | None = Non
 
     runner = JobRunner(slots)
     runner.run(ready(), on_end)
-    write_outputs(plan, store, out, failed)
+    status = write_outputs(plan, store, out, failed)
     if runner.stopped_by is not None:
         logger.warning("stopped by %s; give the same line again to go on", signal.Signals(runner.stopped_by).name)
         return 128 + runner.stopped_by
-    return 1 if failed else 0
+    return 1 if any(text.startswith("failed") for text in status.values()) or failed else 0
 
 
 def reason_of(job: Job, status: int) -> str:

@@ -20,7 +20,7 @@ from hicmae.score_text import score_title, show
 logger = logging.getLogger(__name__)
 
 
-def write_outputs(plan: Plan, store: Store, out: Path, failed: Mapping[str, str]) -> None:
+def write_outputs(plan: Plan, store: Store, out: Path, failed: Mapping[str, str]) -> dict[int, str]:
     """Write ``table.csv``, ``summary.csv``, ``differences.csv``, ``times.csv``, ``report.md`` and ``figure.png``.
 
     Args:
@@ -28,13 +28,20 @@ def write_outputs(plan: Plan, store: Store, out: Path, failed: Mapping[str, str]
         store: of its runs.
         out: folder.
         failed: the reason of each run that failed, by digest.
+
+    Returns:
+        The status of each row, by its number.
     """
     study = plan.study
     status = {number: _status(row, store, failed) for number, row in enumerate(plan.rows)}
     scores: dict[int, list[Scores]] = {}
     for number, row in enumerate(plan.rows):
         if status[number] == DONE:
-            scores[number] = read_scores(study, row, store)
+            try:
+                scores[number] = read_scores(study, row, store)
+            except (ValueError, KeyError, OSError) as error:  # results that are damaged are a hole as well
+                status[number] = f"failed: {error}"
+                logger.error("%s: %s", row.run.name, error)
     summary = summarise(study, plan.rows, scores)
     runs = every_run(plan.rows)
     seconds = {digest: store.seconds(run) for digest, run in runs.items() if store.is_finished(run)}
@@ -52,6 +59,7 @@ def write_outputs(plan: Plan, store: Store, out: Path, failed: Mapping[str, str]
     holes = sum(text != DONE for text in status.values())
     logger.info("wrote %s, summary.csv, differences.csv, report.md and figure.png%s", out / "table.csv",
                 f"; {holes} of {len(status)} rows are holes" if holes else "")  # fmt: skip
+    return status
 
 
 def headline(plan: Plan, run: Run, store: Store) -> str:
@@ -59,7 +67,10 @@ def headline(plan: Plan, run: Run, store: Store) -> str:
     row = next((row for row in plan.rows if row.run.digest == run.digest), None)
     if row is None:
         return ""
-    one = read_scores(plan.study, row, store)[0]
+    try:
+        one = read_scores(plan.study, row, store)[0]
+    except (ValueError, KeyError, OSError):
+        return ""  # the table will say why
     shown = " ".join(f"{score_title(name)} {show(name, one.values[name])}" for name in plan.study.metrics)
     return f" | {one.checkpoint} {shown}" + (f" [{one.protocol}]" if one.protocol else "")
 

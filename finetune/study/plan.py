@@ -20,6 +20,7 @@ from hicmae.config import ModelConfig
 from hicmae.data.cache_settings import CacheSettings
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.splits import content_digest, folds_of
+from hicmae.metrics import CATEGORICAL
 
 _NOT_YET = "not-there-yet"
 
@@ -165,6 +166,11 @@ class _Planner:
                     f"{what}: the pre-training is of {' and '.join(learnt)} alone, and knows nothing of "
                     f"{' and '.join(missing)}; choose the pairs that go together with runs"
                 )
+            labels = parsed.config.model.labels
+            for metric in study.metrics:
+                group = "classes" if metric in CATEGORICAL else "dimensions"
+                if not getattr(labels, group):
+                    raise ValueError(f"{what}: model.labels has no {group}, and metrics asks for {metric}")
             if not parsed.config.test_after_fit:
                 raise ValueError(f"{what}: test_after_fit=false leaves a run without test scores; leave it out")
             self.finetunings[key] = settings, parsed

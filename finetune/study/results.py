@@ -62,6 +62,8 @@ def _training(root: Path) -> list[Scores]:
     content: dict[str, Any] = json.loads((root / "metrics.json").read_text())
     table = pd.read_parquet(root / "predictions.parquet")
     about = content.pop("about")
+    if any(TEST not in one for one in content.values()):
+        raise ValueError(f"{root} has no scores on the test: the corpus has no split test")
     return [
         Scores(
             checkpoint="best" if name == "tested" else name,  # what is tested again is the export: the best one
@@ -78,6 +80,8 @@ def _training(root: Path) -> list[Scores]:
 def _probe(study: Study, row: Row, root: Path) -> Scores:
     content: dict[str, Any] = json.loads((root / "probe.json").read_text())
     variant, metric = study.finetunings[row.finetuning], study.metrics[0]
+    if any(TEST not in one for one in content["rows"]):
+        raise ValueError(f"{root} has no scores on the test: the corpus has no split test")
     rows = [
         one
         for one in content["rows"]
