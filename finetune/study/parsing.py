@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import tempfile
@@ -98,6 +99,12 @@ class JobParser:
         known = {*self._defaults, *groups}
         unknown = [name for name in options if name not in known and not name.startswith(_FREE)]
         return "".join(f"there is no option {name!r}{nearest(name, known)} " for name in unknown)
+
+
+@functools.cache
+def job_parser(job: str) -> JobParser:
+    """One of each job is enough for all studies of a process."""
+    return JobParser(job)
 
 
 def _plain(config: Any) -> dict[str, Any]:

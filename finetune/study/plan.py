@@ -13,7 +13,7 @@ from finetune.settings import content_of
 from finetune.start import choose_start
 from finetune.study.grid import Link, Row, Run, corpus_run, shards_run
 from finetune.study.options import flatten, read_yaml, refuse_unknown, with_options
-from finetune.study.parsing import JobParser, Parsed
+from finetune.study.parsing import Parsed, job_parser
 from finetune.study.spec import Finetuning, Pretraining, Study
 from hicmae.backbone import MODALITIES
 from hicmae.config import ModelConfig
@@ -70,7 +70,7 @@ class _Planner:
         self.pretrain_base = with_options(read_yaml(study.pretrain_config), study.pretrain_set)
         self.finetune_base = read_yaml(study.finetune_config)
         self.shards = _synthetic_shards(study)
-        self.parsers = {job: JobParser(job) for job in ("pretrain", "finetune")}
+        self.parsers = {job: job_parser(job) for job in ("pretrain", "finetune")}
         self.sources: dict[str, tuple[dict[str, str], tuple[int, ...]]] = {}
         self.begins: dict[str, _Begin] = {}
         self.finetunings: dict[tuple[str, str], tuple[dict[str, Any], Parsed]] = {}
