@@ -35,7 +35,9 @@ class Job:
     """For messages."""
     command: Sequence[str]
     folder: Path
-    """Takes ``log.txt``, to which output is appended; locked while the command runs."""
+    """Takes ``log.txt``, to which output is appended; locked while the command runs, and until ``on_end`` returns."""
+    is_done: Callable[[], bool] | None = None
+    """Asked when the folder is free: whether another start has done the work meanwhile. Then it counts as ended well."""
 
 
 @dataclass(kw_only=True)
@@ -80,14 +82,18 @@ class JobRunner:
         told = time.monotonic()
         try:
             while self._running or (pending and self.stopped_by is None):
-                self._start(pending)
+                for job in self._start(pending):
+                    self.seconds[job.name] = 0.0
+                    pending.extendleft(reversed(on_end(job, 0) or ()))
                 for one in [one for one in self._running if one.process.poll() is not None]:
                     self._running.remove(one)
-                    os.close(one.lock)
                     status = one.process.returncode
                     seconds = self.seconds[one.job.name] = time.monotonic() - one.started
                     logger.info("%s: ended with status %d after %.0f s", one.job.name, status, seconds)
-                    pending.extendleft(reversed(on_end(one.job, status) or ()))
+                    try:
+                        pending.extendleft(reversed(on_end(one.job, status) or ()))
+                    finally:
+                        os.close(one.lock)
                 if time.monotonic() - told > _PROGRESS_S:
                     self._show_progress()
                     told = time.monotonic()
@@ -99,15 +105,21 @@ class JobRunner:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _start(self, pending: deque[Job]) -> None:
+    def _start(self, pending: deque[Job]) -> list[Job]:
+        """Start what can be started; returns what others have done meanwhile."""
+        done: list[Job] = []
         free = sorted(set(range(len(self._slots))) - {one.slot for one in self._running})
         for _ in range(len(pending)):
             if not free or self.stopped_by is not None:
-                return
+                break
             job = pending.popleft()
             lock = self._lock(job)
             if lock is None:
                 pending.append(job)
+                continue
+            if job.is_done is not None and job.is_done():
+                os.close(lock)
+                done.append(job)
                 continue
             slot = free.pop(0)
             with (job.folder / LOG).open("ab") as log:
@@ -122,6 +134,7 @@ class JobRunner:
             self._running.append(_Running(job=job, process=process, lock=lock, slot=slot, started=time.monotonic()))
             if self.stopped_by is not None:  # the signal came while the process was being made
                 _signal_group(process, signal.SIGTERM)
+        return done
 
     def _lock(self, job: Job) -> int | None:
         job.folder.mkdir(parents=True, exist_ok=True)

@@ -87,13 +87,14 @@ def run_study(plan: Plan, store: Store, out: Path, *, parallel: int | None = Non
             if digest not in begun and not any(need.digest in todo for need in run.needs):
                 begun.add(digest)
                 by_name[run.name] = run
-                jobs.append(Job(name=run.name, command=store.prepare(run), folder=store.folder(run)))
+                jobs.append(_job(run, store))
         return jobs
 
     def on_end(job: Job, status: int) -> list[Job]:
         run = by_name[job.name]
         if status == 0 and store.left_results(run):
-            store.finish(run, runner.seconds[job.name])
+            if not store.is_finished(run):  # by another study
+                store.finish(run, runner.seconds[job.name])
             del todo[run.digest]
             logger.info("%s: finished%s; %d runs are left", run.name, headline(plan, run, store), len(todo))
         elif runner.stopped_by is not None:
@@ -114,6 +115,12 @@ def run_study(plan: Plan, store: Store, out: Path, *, parallel: int | None = Non
         logger.warning("stopped by %s; give the same line again to go on", signal.Signals(runner.stopped_by).name)
         return 128 + runner.stopped_by
     return 1 if any(text.startswith("failed") for text in status.values()) or failed else 0
+
+
+def _job(run: Run, store: Store) -> Job:
+    return Job(
+        name=run.name, command=store.prepare(run), folder=store.folder(run), is_done=lambda: store.is_finished(run)
+    )
 
 
 def reason_of(job: Job, status: int) -> str:
