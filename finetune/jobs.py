@@ -35,7 +35,7 @@ class Job:
     """For messages."""
     command: Sequence[str]
     folder: Path
-    """Takes ``log.txt``, to which output is appended; locked while the command runs, and until ``on_end`` returns."""
+    """Takes ``log.txt``, to which output is appended; locked until ``on_end`` has heard of the end."""
     is_done: Callable[[], bool] | None = None
     """Asked when the folder is free: whether another start has done the work meanwhile. Then it counts as ended well."""
 

@@ -14,18 +14,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import yaml
 
+import finetune.study.figure
 import finetune.study.job
+import finetune.study.output
 from finetune.__main__ import main
 from finetune.jobs import LOG, Job
+from finetune.study.figure import draw_study
 from finetune.study.grid import RESULTS, Run, every_run
+from finetune.study.intervals import Estimate
 from finetune.study.job import run_study
 from finetune.study.plan import Plan, plan_study
 from finetune.study.spec import read_study
 from finetune.study.store import FINISHED, Store
+from finetune.study.summary import Summary
 from hicmae.data.shard_writer import write_shards
 from pretrain.__main__ import main as pretrain_main
 from tests.corpus import EMOTIONS, make_corpus
@@ -428,3 +434,56 @@ def test_a_study_from_clips_to_figure(folder: Path, tmp_path: Path, monkeypatch:
     assert "no picture - fine-tuned" in report
     assert str(tmp_path) not in report
     assert not list(runs.glob("*/checkpoints"))
+
+
+# ---------------------------------------------------------------- the figure
+
+
+def made_up(mean: float) -> Estimate:
+    return Estimate(
+        mean=mean, sd=0.01, n=2, seeds=None, speakers=None, both=(mean - 0.1, mean + 0.1), groups=4
+    )  # fmt: skip
+
+
+def test_lines_stand_at_the_values_of_their_option(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = {"all": 1.0, "few": 0.1}
+    plan = plan_of(
+        folder, tmp_path / "a.yaml", pretraining__variants={"paper": {}, "scratch": None},
+        finetuning__variants={name: {"data.label_fraction": share} for name, share in shares.items()},
+        figure={"kind": "lines", "x": "finetuning.data.label_fraction", "log": True},
+    )  # fmt: skip
+    pairs = {(start, name): 0.2 + 0.5 * share for start in ("paper", "scratch") for name, share in shares.items()}
+    summary = Summary(
+        means={(*pair, "best", metric): made_up(mean) for pair, mean in pairs.items() for metric in ("uar", "war")},
+        differences={}, headline=dict.fromkeys(pairs, "best"),
+    )  # fmt: skip
+    drawn: list[Any] = []
+    monkeypatch.setattr(finetune.study.figure, "save_figure", lambda figure, path: drawn.append(figure))
+    draw_study(plan, summary, tmp_path / "figure.png")
+    axes = drawn[0].axes[0]
+    assert axes.get_xscale() == "log"
+    lines = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()}
+    assert lines == {name: ([0.1, 1.0], pytest.approx([25.0, 70.0])) for name in ("paper", "scratch")}
+    assert len(axes.collections) == 2  # bands
+    plt.close(drawn[0])
+
+
+def test_random_weights_are_a_line_across_lengths_of_pre_training(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variants = {"scratch": None, "short": {"trainer.max_epochs": 2}, "long": {"trainer.max_epochs": 9}}
+    plan = plan_of(
+        folder, tmp_path / "a.yaml", pretraining__variants=variants, finetuning__variants={"tuned": {}},
+        figure={"kind": "lines", "x": "pretraining.trainer.max_epochs"},
+    )  # fmt: skip
+    means = {(name, "tuned", "best", "uar"): made_up(0.3) for name in variants}
+    summary = Summary(means=means, differences={}, headline={(name, "tuned"): "best" for name in variants})
+    drawn: list[Any] = []
+    monkeypatch.setattr(finetune.study.figure, "save_figure", lambda figure, path: drawn.append(figure))
+    draw_study(plan, summary, tmp_path / "figure.png")
+    lines = {line.get_label(): list(line.get_xdata()) for line in drawn[0].axes[0].get_lines()}
+    assert lines["tuned"] == [2.0, 9.0]
+    assert set(lines) == {"tuned", "tuned, scratch"}
+    plt.close(drawn[0])
