@@ -37,7 +37,7 @@ class Job:
     folder: Path
     """Takes ``log.txt``, to which output is appended; locked until ``on_end`` has heard of the end."""
     is_done: Callable[[], bool] | None = None
-    """Asked when the folder is free: whether another start has done the work meanwhile. Then it counts as ended well."""
+    """Asked when the folder is free: whether another start did the work meanwhile. Then it counts as ended well."""
 
 
 @dataclass(kw_only=True)
