@@ -61,22 +61,18 @@ def test_speakers_are_the_same_in_all_seeds_and_seeds_are_drawn_in_both() -> Non
 
 
 def test_a_difference_is_paired() -> None:
-    rng = np.random.default_rng(0)
-    right = rng.random(40) < 0.5
-    better = right | (np.arange(40) % 8 == 0)  # of five speakers one clip in eight more
     subjects = [f"s{number // 8}" for number in range(40)]
-    a, b = {(0, None): scored(right.tolist(), subjects)}, {(0, None): scored(better.tolist(), subjects)}
-    same = difference(a, a, "war")
-    assert same is not None
-    assert (same.mean, same.speakers) == (0.0, (0.0, 0.0))
+    before = [clip < known for known in (0, 2, 4, 6, 7) for clip in range(8)]  # right of eight clips, by speaker
+    after = [clip < known + 1 for known in (0, 2, 4, 6, 7) for clip in range(8)]  # one more of each
+    a, b = {(0, None): scored(before, subjects)}, {(0, None): scored(after, subjects)}
     alone = estimate(b, "war").speakers
-    paired = difference(b, a, "war")
-    assert paired is not None
-    assert paired.speakers is not None
     assert alone is not None
-    assert paired.mean == pytest.approx(better.mean() - right.mean())
-    assert paired.speakers[1] - paired.speakers[0] < 0.5 * (alone[1] - alone[0])
-    assert paired.speakers[0] >= 0
+    assert alone[1] - alone[0] > 0.3
+    for pair, expected in (((b, a), 0.125), ((a, b), -0.125), ((a, a), 0.0)):
+        found = difference(*pair, "war")
+        assert found is not None
+        assert found.mean == pytest.approx(expected)
+        assert found.speakers == pytest.approx((expected, expected))  # whoever is drawn
 
 
 def test_seeds_that_one_of_two_lacks_are_left_out_of_the_difference() -> None:
