@@ -9,8 +9,9 @@ DECODES := 20000
 SOAK := soak
 BENCH := bench
 TESTERS := 2
+STUDIES := studies
 
-.PHONY: install demo test test-core test-compiled kill-test lint type bench bench-data soak docs clean-demo
+.PHONY: install demo study-quick study test test-core test-compiled kill-test lint type bench bench-data soak docs clean-demo
 
 install: $(VENV)/.installed
 
@@ -23,6 +24,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo.sh $(DEMO)
+
+# A table and a figure from nothing, in minutes. `make study STUDY=ablation` takes configs/studies/ablation.yaml.
+study-quick: STUDY := quick
+study-quick study: install
+	@test -f "configs/studies/$(STUDY).yaml" || \
+		{ echo "which study? make study STUDY=name, for a file configs/studies/name.yaml"; exit 1; }
+	$(BIN)/python -m finetune study configs/studies/$(STUDY).yaml --runs $(STUDIES)/runs --out $(STUDIES)/$(STUDY)
 
 # In TESTERS processes of up to 1.7 GB; `pytest tests/test_x.py` needs none. Tests of a file stay together: they share what
 # is costly to make, and files come by name: those of few tests, which take longest, would be last otherwise.

@@ -32,6 +32,7 @@ JOBS = {
     "hidden": "finetune.hidden",
     "probe": "finetune.probe",
     "robustness": "finetune.robustness",
+    "study": "finetune.study",
 }
 """Jobs beside fit and test by their name on the command line: module with ``main(argv) -> int``, imported when asked
 for."""

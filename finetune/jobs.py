@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,9 @@ class Job:
     """For messages."""
     command: Sequence[str]
     folder: Path
-    """Takes ``log.txt``, to which output is appended; locked while the command runs."""
+    """Takes ``log.txt``, to which output is appended; locked until ``on_end`` has heard of the end."""
+    is_done: Callable[[], bool] | None = None
+    """Asked when the folder is free: whether another start did the work meanwhile. Then it counts as ended well."""
 
 
 @dataclass(kw_only=True)
@@ -65,28 +66,34 @@ class JobRunner:
         self._running: list[_Running] = []
         self._told: set[str] = set()
         self._signals = 0
+        self.seconds: dict[str, float] = {}
+        """How long each job took that came to an end, by its name."""
         self.stopped_by: int | None = None
         """The signal that ended the run early."""
 
-    def run(self, jobs: Sequence[Job], on_end: Callable[[Job, int], Any]) -> None:
+    def run(self, jobs: Sequence[Job], on_end: Callable[[Job, int], Sequence[Job] | None]) -> None:
         """Run all jobs to their ends; ``on_end`` gets each with its exit status (negative: the signal that ended it).
 
-        After a signal, no further job is started, and ``on_end`` hears of those alone that were running.
+        Jobs that ``on_end`` returns waited for this one, and come before all others now. After a signal, no further job
+        is started, and ``on_end`` hears of those alone that were running.
         """
         pending = deque(jobs)
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         told = time.monotonic()
         try:
             while self._running or (pending and self.stopped_by is None):
-                self._start(pending)
+                for job in self._start(pending):
+                    self.seconds[job.name] = 0.0
+                    pending.extendleft(reversed(on_end(job, 0) or ()))
                 for one in [one for one in self._running if one.process.poll() is not None]:
                     self._running.remove(one)
-                    os.close(one.lock)
                     status = one.process.returncode
-                    logger.info(
-                        "%s: ended with status %d after %.0f s", one.job.name, status, time.monotonic() - one.started
-                    )
-                    on_end(one.job, status)
+                    seconds = self.seconds[one.job.name] = time.monotonic() - one.started
+                    logger.info("%s: ended with status %d after %.0f s", one.job.name, status, seconds)
+                    try:
+                        pending.extendleft(reversed(on_end(one.job, status) or ()))
+                    finally:
+                        os.close(one.lock)
                 if time.monotonic() - told > _PROGRESS_S:
                     self._show_progress()
                     told = time.monotonic()
@@ -98,15 +105,21 @@ class JobRunner:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _start(self, pending: deque[Job]) -> None:
+    def _start(self, pending: deque[Job]) -> list[Job]:
+        """Start what can be started; returns what others have done meanwhile."""
+        done: list[Job] = []
         free = sorted(set(range(len(self._slots))) - {one.slot for one in self._running})
         for _ in range(len(pending)):
             if not free or self.stopped_by is not None:
-                return
+                break
             job = pending.popleft()
             lock = self._lock(job)
             if lock is None:
                 pending.append(job)
+                continue
+            if job.is_done is not None and job.is_done():
+                os.close(lock)
+                done.append(job)
                 continue
             slot = free.pop(0)
             with (job.folder / LOG).open("ab") as log:
@@ -121,6 +134,7 @@ class JobRunner:
             self._running.append(_Running(job=job, process=process, lock=lock, slot=slot, started=time.monotonic()))
             if self.stopped_by is not None:  # the signal came while the process was being made
                 _signal_group(process, signal.SIGTERM)
+        return done
 
     def _lock(self, job: Job) -> int | None:
         job.folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a probe leaves: ``probe.json`` and ``probe.md``."""
+"""What a probe leaves: ``probe.json``, ``probe.md`` and ``predictions.parquet``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from finetune.evaluation import Evaluation
 from finetune.protocol import labelled
@@ -35,7 +37,7 @@ class ProbeRow:
 
 
 def write_probe(out: Path, rows: Sequence[ProbeRow], about: dict[str, Any], benchmark: Card | None = None) -> None:
-    """Write ``probe.json`` (everything) and ``probe.md`` (a table for each task)."""
+    """Write ``probe.json`` (scores), ``probe.md`` (a table for each task) and ``predictions.parquet`` (clips)."""
     out.mkdir(parents=True, exist_ok=True)
     protocol = {"protocol": about["label"]} if about["label"] else {}
     content = [
@@ -70,4 +72,15 @@ def write_probe(out: Path, rows: Sequence[ProbeRow], about: dict[str, Any], benc
         draft = out / f".{name}.draft"
         draft.write_text(what)
         draft.replace(out / name)
-    logger.info("wrote %s and probe.md", out / "probe.json")
+    tables = []
+    for row in rows:
+        for part, evaluation in row.evaluations.items():
+            which = {"feature": row.feature, "task": row.task, "method": row.method, "split": part}
+            predictions = evaluation.table.copy()
+            for place, (name, value) in enumerate((which | {"protocol": about["label"]}).items()):
+                predictions.insert(place, name, value)
+            tables.append(predictions)
+    draft = out / ".predictions.parquet.draft"
+    pd.concat(tables, ignore_index=True).to_parquet(draft, index=False)
+    draft.replace(out / "predictions.parquet")
+    logger.info("wrote %s, probe.md and predictions.parquet", out / "probe.json")

@@ -16,10 +16,11 @@ from hicmae.data.cache_settings import CacheSettings
 from hicmae.data.shard_source import ShardSource
 from hicmae.data.source import ManifestSource, digest_of
 from hicmae.file_digest import sha256_of
+from hicmae.training.cli import JobCLI
 
 # Where files are, how fast they come and who is told of it: none of it changes a score. The clips themselves are
 # compared by their content, wherever they lie.
-_IMMATERIAL = {
+IMMATERIAL = {
     "config", "subcommand", "ckpt_path", "weights_only", "wandb", "wandb_project", "best.dirpath", "best.verbose",
     "checkpoint.every_n_train_steps", "checkpoint.keep", "trainer.default_root_dir", "trainer.enable_progress_bar",
     "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.logger", "trainer.profiler", "data.shards",
@@ -31,8 +32,8 @@ _SINCE = {"data.label_fraction": 1.0, "data.epoch_clips": None}
 _SHOWN = 12
 
 
-class _ParsedOnly(FinetuneCLI):
-    """The command line of ``fit`` up to the point at which something would be built."""
+class ParsedOnly(JobCLI):
+    """Mixed into a job: its command line up to the point at which something would be built."""
 
     def _set_seed(self) -> None:
         pass
@@ -45,6 +46,10 @@ class _ParsedOnly(FinetuneCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass
+
+
+class FinetuneParsedOnly(ParsedOnly, FinetuneCLI):
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +67,7 @@ class Settings:
         return {
             name: value
             for name, value in sorted(flat.items())
-            if name not in _IMMATERIAL and not name.startswith(untaught) and (name, value) not in _SINCE.items()
+            if name not in IMMATERIAL and not name.startswith(untaught) and (name, value) not in _SINCE.items()
         }
 
     def source(self) -> ShardSource | ManifestSource:
@@ -91,7 +96,7 @@ def resolve(arguments: Sequence[str]) -> Settings:
     """
     with warnings.catch_warnings():  # that the process was started with other arguments, which is meant
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-        parsed = _ParsedOnly(FinetuneModule, FinetuneData, seed_everything_default=0, args=["fit", *arguments])
+        parsed = FinetuneParsedOnly(FinetuneModule, FinetuneData, seed_everything_default=0, args=["fit", *arguments])
     return Settings(config=parsed.config.fit)
 
 

@@ -85,6 +85,33 @@ def score_intervals(
     Raises:
         ValueError: no clips, or lengths that differ.
     """
+    drawn = resampled_scores(subjects, classes=classes, dimensions=dimensions, settings=settings)
+    return Intervals(
+        bounds={name: percentile_bounds(values, drawn.groups, settings) for name, values in drawn.scores.items()},
+        over=drawn.over,
+        groups=drawn.groups,
+        settings=settings,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampled:
+    """Scores of the same clips with other speakers drawn each time."""
+
+    scores: dict[str, NDArray[np.float64]]
+    """By score, (R,). Predictions for the same speakers are drawn alike, so that their differences are paired."""
+    over: str
+    groups: int
+
+
+def resampled_scores(
+    subjects: Sequence[str],
+    *,
+    classes: tuple[ArrayLike, ArrayLike, int] | None = None,
+    dimensions: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    settings: Resampling = Resampling(),
+) -> Resampled:
+    """The scores of each resample; arguments and errors are those of ``score_intervals``."""
     group, groups, over = _groups(subjects)
     scores: dict[str, list[NDArray[np.float64]]] = {}
     counts = _ClassCounts(group, groups, *classes) if classes is not None else None
@@ -100,12 +127,7 @@ def score_intervals(
             part |= {f"{score}_{name}": values[score] for name, values in each.items()}
         for name, values in part.items():
             scores.setdefault(name, []).append(values)
-    return Intervals(
-        bounds={name: _bounds(np.concatenate(values), groups, settings) for name, values in scores.items()},
-        over=over,
-        groups=groups,
-        settings=settings,
-    )
+    return Resampled(scores={name: np.concatenate(values) for name, values in scores.items()}, over=over, groups=groups)
 
 
 def sum_intervals(
@@ -130,7 +152,7 @@ def sum_intervals(
         for name, values in scores(weights @ of_groups).items():
             found.setdefault(name, []).append(values)
     return Intervals(
-        bounds={name: _bounds(np.concatenate(values), groups, settings) for name, values in found.items()},
+        bounds={name: percentile_bounds(np.concatenate(values), groups, settings) for name, values in found.items()},
         over=over,
         groups=groups,
         settings=settings,
@@ -210,7 +232,8 @@ class _Moments:
         )
 
 
-def _bounds(values: NDArray[np.float64], groups: int, settings: Resampling) -> tuple[float, float] | None:
+def percentile_bounds(values: NDArray[np.float64], groups: int, settings: Resampling) -> tuple[float, float] | None:
+    """Lower and upper bound of resampled values, (R,); ``None`` as ``Intervals.bounds`` says."""
     defined = values[~np.isnan(values)]
     if groups < 2 or 2 * len(defined) < len(values):
         return None

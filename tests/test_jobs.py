@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,43 @@ def test_an_error_leaves_no_job_behind(tmp_path: Path) -> None:
         JobRunner([{}, {}]).run(jobs, fail)
     with pytest.raises(ProcessLookupError):
         os.kill(int(log.read_text()), 0)
+
+
+def test_jobs_that_waited_for_another_come_next(tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    def on_end(job: Job, status: int) -> list[Job]:
+        ended.append(job.name)
+        return [shell("a2", tmp_path, "true"), shell("a3", tmp_path, "true")] if job.name == "a" else []
+
+    runner = JobRunner([{}])
+    runner.run([shell("a", tmp_path, "true"), shell("b", tmp_path, "true")], on_end)
+    assert ended == ["a", "a2", "a3", "b"]
+    assert set(runner.seconds) == set(ended)
+
+
+def test_what_another_start_has_done_is_not_run(tmp_path: Path) -> None:
+    ended: list[tuple[str, int]] = []
+    jobs = [
+        replace(shell(name, tmp_path, f"touch '{tmp_path}/{name}.ran'; exit 3"), is_done=lambda done=done: done)
+        for name, done in (("a", True), ("b", False))
+    ]
+    JobRunner([{}]).run(jobs, lambda job, status: ended.append((job.name, status)))
+    assert ended == [("a", 0), ("b", 3)]
+    assert [path.name for path in tmp_path.glob("*.ran")] == ["b.ran"]
+
+
+def test_a_folder_is_kept_from_others_until_its_end_was_heard_of(tmp_path: Path) -> None:
+    free: list[bool] = []
+
+    def on_end(job: Job, status: int) -> None:
+        lock = os.open(job.folder / ".lock", os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free.append(True)
+        except BlockingIOError:
+            free.append(False)
+        os.close(lock)
+
+    JobRunner([{}]).run([shell("a", tmp_path, "true")], on_end)
+    assert free == [False]
