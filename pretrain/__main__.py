@@ -11,6 +11,7 @@ from hicmae.training.cli import JobCLI, run_job, standard_callbacks
 from pretrain.callbacks import FinishPretraining
 from pretrain.data import PretrainData
 from pretrain.module import PretrainModule
+from pretrain.online_probes import OnlineProbes
 
 
 class PretrainCLI(JobCLI):
@@ -21,6 +22,7 @@ class PretrainCLI(JobCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
         parser.link_arguments("model.config", "data.config", apply_on="instantiate")
+        parser.add_lightning_class_args(OnlineProbes, "probe")
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

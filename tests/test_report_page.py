@@ -28,7 +28,6 @@ from hicmae.report.feature_map import Groups, neighbour_recall
 from hicmae.report.history import course, read_history
 from hicmae.report.material import Material, ReportSettings
 from hicmae.report.page import PARTS, make_sections, render
-from hicmae.report.retrieval import rank
 from hicmae.report.run import open_run
 from hicmae.report.status import status_of
 from hicmae.report.svg import ticks
@@ -475,15 +474,6 @@ def test_a_line_that_is_being_written_does_no_harm(tmp_path: Path) -> None:
     path.write_text(path.read_text() + "4,1.")
     for name in ("train/loss", "lr"):
         assert course(read_history(tmp_path), name)[0] == [1, 2, 3]
-
-
-def test_ranks_count_ties_against_the_partner() -> None:
-    same = np.ones((4, 2))
-    assert rank(same, same).ranks.tolist() == [4] * 4
-    own = np.eye(4)
-    assert rank(own, own).ranks.tolist() == [1] * 4
-    assert rank(own, np.roll(own, 1, axis=0)).recall(1) == 0
-    assert rank(own, own * 7).median_rank == 1
 
 
 def test_neighbours_are_of_other_speakers() -> None:
