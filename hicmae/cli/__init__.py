@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("hicmae.cli.predict", "emotions of video files, window by window, with an exported recogniser"),
     "serve": ("hicmae.cli.serve", "a page in the browser: drop a video on it, see its emotions over time"),
     "report": ("hicmae.cli.report", "one self-contained HTML page about a training run"),
+    "figures": ("hicmae.cli.figures", "pictures to look at: reconstructions, features, attention, learning curves"),
     "bench": ("hicmae.cli.bench", "speed of each stage of training on this machine, and beside the authors' code"),
     "doctor": ("hicmae.cli.doctor", "check this machine: versions, devices, decoders, one clip, one step"),
 }

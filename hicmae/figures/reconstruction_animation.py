@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from hicmae.figures.moving_picture import webp_bytes
 from hicmae.figures.spectrogram import spectrogram_picture
 from hicmae.reconstruction import Reconstruction
 
@@ -27,6 +27,13 @@ class AnimationSettings:
     """Time from frame to frame, in seconds: that of the clip plays at its own pace."""
     quality: int = 60
     """Of the WebP, 0 to 100."""
+    pages_per_frame: int = 1
+    """Pictures drawn for each frame, between which the line in the spectrograms moves on."""
+
+    @property
+    def page_s(self) -> float:
+        """How long a picture is shown, in seconds."""
+        return self.frame_s / self.pages_per_frame
 
 
 def animate_reconstruction(
@@ -35,8 +42,18 @@ def animate_reconstruction(
     clip: int = 0,
     settings: AnimationSettings = AnimationSettings(),
 ) -> bytes:
-    """An animated WebP that repeats; a line in the spectrograms marks the frame's time. The same input gives the same
-    bytes.
+    """``reconstruction_pages`` as an animated WebP that repeats."""
+    return webp_bytes(reconstruction_pages(shown, clip=clip, settings=settings), settings.page_s, settings.quality)
+
+
+def reconstruction_pages(
+    shown: Reconstruction,
+    *,
+    clip: int = 0,
+    settings: AnimationSettings = AnimationSettings(),
+) -> list[Image.Image]:
+    """The pictures of the animation; a line in the spectrograms marks the time of each. The same input gives the same
+    pictures.
 
     Args:
         shown: what ``reconstruct`` returned.
@@ -58,19 +75,17 @@ def animate_reconstruction(
     for number in range(len(videos[0])):
         picture = page.copy()
         for place, frames in enumerate(videos):
-            left = place * (side + _GAP)
             frame = Image.fromarray(frames[number]).resize((side, side), Image.Resampling.BICUBIC)
-            picture.paste(frame, (left, _CAPTION))
+            picture.paste(frame, (place * (side + _GAP), _CAPTION))
+        for part in range(settings.pages_per_frame):
+            marked = picture.copy()
             # The spectrogram spans a little more time than the frames, each of which stands for one interval.
-            x = left + round((number + 0.5) / len(frames) * (side - 1))
-            ImageDraw.Draw(picture).line((x, _CAPTION + side + _GAP, x, height), fill=_CURSOR)
-        pages.append(picture)
-    buffer = io.BytesIO()
-    pages[0].save(
-        buffer, format="WEBP", save_all=True, append_images=pages[1:], loop=0,
-        duration=round(1000 * settings.frame_s), quality=settings.quality, method=4,
-    )  # fmt: skip
-    return buffer.getvalue()
+            time = (number + (part + 0.5) / settings.pages_per_frame) / len(videos[0])
+            for place in range(len(videos)):
+                x = place * (side + _GAP) + round(time * (side - 1))
+                ImageDraw.Draw(marked).line((x, _CAPTION + side + _GAP, x, height), fill=_CURSOR)
+            pages.append(marked)
+    return pages
 
 
 def _frames(video: Tensor) -> np.ndarray:

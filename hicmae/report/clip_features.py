@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from hicmae.backbone import MODALITIES, Backbone, Modality
-from hicmae.checkpoint import read_backbone
+from hicmae.checkpoint import BackboneWeights, read_backbone
 from hicmae.config import InputSpec
 from hicmae.data.source import ClipInfo, ClipSource, ClipUnreadableError
 from hicmae.media.batch_transform import BatchTransform
@@ -58,15 +58,35 @@ class ClipFeatures:
     """The file or folder of the run that the model is from."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoadedBackbone:
+    """A model and what it is fed."""
+
+    backbone: Backbone
+    """Evaluating."""
+    spec: InputSpec
+    modalities: tuple[Modality, ...]
+    """What it sees and hears."""
+    weights: str
+    """The file or folder that it is from, in words."""
+
+
 def compute_features(run: Run, source: ClipSource, numbers: Sequence[int], *, device: str) -> ClipFeatures:
-    """Decode the window in the middle of each clip and run the backbone on whole windows, nothing masked.
+    """``features_of`` the run's own model.
 
     Raises:
         NotAvailableError: no model, or not one usable clip.
     """
-    backbone, spec, weights = _load(run)
-    backbone.to(device)
-    modalities = modalities_of(run)
+    return features_of(load_backbone_of(run), source, numbers, device=device)
+
+
+def features_of(loaded: LoadedBackbone, source: ClipSource, numbers: Sequence[int], *, device: str) -> ClipFeatures:
+    """Decode the window in the middle of each clip and run the backbone on whole windows, nothing masked.
+
+    Raises:
+        NotAvailableError: not one usable clip.
+    """
+    backbone, spec, modalities = loaded.backbone.to(device), loaded.spec, loaded.modalities
     transform = BatchTransform(spec).to(device)
     infos: list[ClipInfo] = []
     frames: list[Image.Image] = []
@@ -106,7 +126,7 @@ def compute_features(run: Run, source: ClipSource, numbers: Sequence[int], *, de
         frames=frames,
         log_mels=log_mels,
         left_out=left_out,
-        weights=weights,
+        weights=loaded.weights,
     )
 
 
@@ -153,9 +173,13 @@ def counted(reasons: Counter[str]) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
 
 
-def _load(run: Run) -> tuple[Backbone, InputSpec, str]:
-    """The model, its input, and which file it is from: of a pre-training the newest weights, as its reconstructions
-    are of; of a fine-tuning those whose scores are shown."""
+def load_backbone_of(run: Run) -> LoadedBackbone:
+    """Of a pre-training the newest weights, as its reconstructions are of; of a fine-tuning those whose scores are
+    shown.
+
+    Raises:
+        NotAvailableError: there are none, or they cannot be read.
+    """
     export, best = run.root / "export", run.root / "checkpoints" / "best.ckpt"
     places = [run.last_checkpoint, export] if run.kind == "pretrain" else [export, best, run.last_checkpoint]
     there = [place for place in places if place is not None and place.exists()]
@@ -168,10 +192,24 @@ def _load(run: Run) -> tuple[Backbone, InputSpec, str]:
         except (ValueError, OSError) as error:
             reasons.append(str(error))
             continue
-        backbone = Backbone(weights.config)
-        backbone.load_state_dict(weights.state)
-        return backbone.eval(), weights.spec, str(place.relative_to(run.root))
+        said = str(place.relative_to(run.root))
+        return loaded_backbone(weights, modalities_of(run), said)
     raise NotAvailableError(f"the model cannot be read: {'; '.join(reasons)}")
+
+
+def loaded_backbone(weights: BackboneWeights, modalities: tuple[Modality, ...], said: str) -> LoadedBackbone:
+    """The backbone of these weights, evaluating."""
+    backbone = Backbone(weights.config)
+    backbone.load_state_dict(weights.state)
+    return LoadedBackbone(backbone=backbone.eval(), spec=weights.spec, modalities=modalities, weights=said)
+
+
+def untrained(loaded: LoadedBackbone) -> LoadedBackbone:
+    """The same architecture with random weights, the same every time; no other random number moves."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = Backbone(loaded.backbone.config)
+    return replace(loaded, backbone=backbone.eval(), weights="random weights")
 
 
 def small(frame: NDArray[np.uint8]) -> Image.Image:

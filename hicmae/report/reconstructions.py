@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from markupsafe import Markup
 
 from hicmae.config import InputSpec, ModelConfig
-from hicmae.data.augment import PretrainingDraws
-from hicmae.data.order import clip_generator
 from hicmae.data.source import ClipSource
 from hicmae.figures.reconstruction_animation import AnimationSettings, animate_reconstruction
-from hicmae.media.batch_transform import BatchTransform
 from hicmae.pretraining import HiCMAE, Objective
-from hicmae.reconstruction import reconstruct
-from hicmae.report.clip_features import counted, decode_middles
 from hicmae.report.markup import joined, paragraph, picture
+from hicmae.report.masked_clips import ratios_of, reconstruct_clips, spread
 from hicmae.report.material import Material
 from hicmae.report.run import NotAvailableError, Run
 
@@ -79,31 +73,15 @@ def play_clips(run: Run, source: ClipSource, numbers: Sequence[int], count: int,
     Raises:
         NotAvailableError: no checkpoint with decoders, or no usable clip.
     """
-    numbers = _spread(numbers, 4 * count)
-    model, spec, steps = _load(run)
-    model.to(device)
-    left_out: Counter[str] = Counter()
-    clips = list(decode_middles(source, numbers, spec, ("video", "audio"), left_out))[:count]
-    if not clips:
-        raise NotAvailableError(f"not one of {len(numbers)} clips can be used: {counted(left_out)}")
-    video, log_mel = BatchTransform(spec)(
-        torch.stack([torch.from_numpy(clip.video) for _, clip in clips]),
-        torch.stack([torch.from_numpy(clip.waveform) for _, clip in clips]),
-        sound_samples=torch.tensor([clip.sound_samples for _, clip in clips]),
-    )
-    ratios = {
-        f"{name}_mask_ratio": float(run.data[f"{name}_mask_ratio"])
-        for name in ("video", "audio")
-        if f"{name}_mask_ratio" in run.data
-    }
-    draws = PretrainingDraws(model=model.config, **ratios)
-    seed = int(run.data.get("seed") or 0)
-    drawn = [draws(clip_generator(seed, 0, info.clip_id)) for info, _ in clips]  # as validation masks them
-    masks = [torch.from_numpy(np.stack([getattr(d, f"{name}_visible") for d in drawn])) for name in ("video", "audio")]
-    shown = reconstruct(model, *(x.to(device) for x in (video, log_mel, *masks)))
+    model, spec, steps = load_pretraining_of(run)
+    masked = reconstruct_clips(
+        model, spec, source, spread(numbers, 4 * count), most=count, ratios=ratios_of(run.data),
+        seed=int(run.data.get("seed") or 0), device=device,
+    )  # fmt: skip
+    shown = masked.shown
     settings = AnimationSettings(frame_s=spec.frame_interval_s)
     played = []
-    for place, (info, _) in enumerate(clips):
+    for place, info in enumerate(masked.infos):
         grey = shown.video_masked[place] != shown.video[place]
         absent = shown.log_mel_masked[place].isnan()
         played.append(
@@ -128,7 +106,12 @@ def write_animations(material: Material, folder: Path) -> list[Path]:
     return paths
 
 
-def _load(run: Run) -> tuple[HiCMAE, InputSpec, int]:
+def load_pretraining_of(run: Run) -> tuple[HiCMAE, InputSpec, int]:
+    """The model of a run's newest checkpoint, its input, and the steps behind it.
+
+    Raises:
+        NotAvailableError: there is none, or it cannot be read.
+    """
     path = run.last_checkpoint
     if path is None:
         raise NotAvailableError("there is no checkpoint with decoders (checkpoints/last.ckpt)")
@@ -142,13 +125,6 @@ def _load(run: Run) -> tuple[HiCMAE, InputSpec, int]:
         said = str(error).partition("\n")[0]
         raise NotAvailableError(f"{path.name} is no pre-training checkpoint, or is damaged ({said})") from error
     return model.eval(), spec, int(checkpoint.get("global_step", 0))
-
-
-def _spread(numbers: Sequence[int], count: int) -> list[int]:
-    """So many of them, evenly: clips beside one another are often of one person."""
-    return [
-        numbers[i] for i in np.unique(np.linspace(0, len(numbers) - 1, min(count, len(numbers))).round().astype(int))
-    ]
 
 
 def _mean_error(predicted: torch.Tensor, true: torch.Tensor, where: torch.Tensor) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hicmae.figures.palette import COLOURS, OTHERS
+
 STYLE = """
 :root{color-scheme:light dark;--ink:#1d2330;--soft:#5d6675;--line:#d9dee7;--paper:#fff;--card:#f6f8fb;
 --accent:#2f6db3;--good:#1f8a4c;--bad:#c0392b;--warn:#a05a00}
@@ -69,22 +71,9 @@ footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
 .maps{grid-template-columns:repeat(4,1fr)}}
 """
 
-_COLOURS = (
-    "#3b7dd8",
-    "#e0803a",
-    "#2f9e62",
-    "#c94f7c",
-    "#8a63d2",
-    "#b5a12a",
-    "#23a3a8",
-    "#d6493e",
-    "#7a8796",
-    "#9c6b3f",
-)
-
-STYLE += ".others{fill:#8a929e;background:#8a929e;opacity:.45}\n" + "".join(
+STYLE += f".others{{fill:{OTHERS};background:{OTHERS};opacity:.45}}\n" + "".join(
     f".k{number}{{fill:{colour};background:{colour}}}.s{number}{{stroke:{colour}}}\n"
-    for number, colour in enumerate(_COLOURS)
+    for number, colour in enumerate(COLOURS)
 )
 
 SCRIPT = """
