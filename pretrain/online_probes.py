@@ -35,7 +35,7 @@ from pretrain.probe_clips import (
     find_overlap,
     warn_of_overlap,
 )
-from pretrain.probe_scores import Array, Value, score_parts
+from pretrain.probe_scores import Array, Value, score_attention, score_parts
 from pretrain.probe_words import collapse_warning, collapsed, logged, sentence, stillness_warning
 
 logger = logging.getLogger(__name__)
@@ -213,11 +213,11 @@ class OnlineProbes(Callback):
         step = trainer.global_step
         rows = [ProbeRow(epoch=epoch, step=step, **asdict(value)) for value in values]
         self._history.add(rows)
-        taps = pl_module.config.taps
+        layers = _compared(pl_module)
         root = run_directory(trainer)
         draw_probes(self._history.rows, root / "figures" / "probes.png", self.labels, title=f"probes, {root.name}")
-        logger.info(sentence(self._history, step, self.labels, taps))
-        self._warn(rows, taps)
+        logger.info(sentence(self._history, step, self.labels, layers))
+        self._warn(rows, layers)
         self._spent += time.perf_counter() - started
         cost = {"time_share_percent": 100 * self.time_share, "seconds": time.perf_counter() - started}
         share = [ProbeRow(epoch=epoch, step=step, part=RUN, metric=name, value=value) for name, value in cost.items()]
@@ -233,16 +233,18 @@ class OnlineProbes(Callback):
         if self._clips is None:
             self._clips = decode_probe_clips(self._choice, module.spec, self.labels, backbone.modalities)
         clips = self._clips
+        layers = _compared(module)
         with trainer.precision_plugin.forward_context():
             parts = self._features(module, backbone, clips)
+            looks = list(score_attention(module, backbone, clips, layers))
         if broken := [name for name, features in parts.items() if not np.isfinite(features).all()]:
             logger.warning("features of %s are not finite and are not probed", ", ".join(broken))
-        return score_parts(
+        return looks + score_parts(
             {name: features for name, features in parts.items() if name not in broken},
             fit=clips.fit,
             targets=clips.targets,
             classes={name: len(names) for name, names in self.labels.classes.items()},
-            taps=module.config.taps,
+            layers=layers,
         )
 
     def _features(self, module: PretrainModule, backbone: Backbone, clips: ProbeClips) -> Mapping[str, Array]:
@@ -259,12 +261,12 @@ class OnlineProbes(Callback):
             name: torch.cat(values).cpu().numpy().astype(np.float64)[clips.usable] for name, values in collected.items()
         }
 
-    def _warn(self, rows: Sequence[ProbeRow], taps: Sequence[int]) -> None:
+    def _warn(self, rows: Sequence[ProbeRow], layers: Sequence[int]) -> None:
         """Say once of each part that it has collapsed, and once that nothing has moved."""
         assert self._history is not None
         assert self._clips is not None
         assert self.labels is not None
-        if fresh := [row for row in collapsed(rows, taps) if row.part not in self._warned]:
+        if fresh := [row for row in collapsed(rows, layers) if row.part not in self._warned]:
             self._warned |= {row.part for row in fresh}
             logger.warning(collapse_warning(fresh, self._history.baseline))
         if "still" not in self._warned:
@@ -272,6 +274,11 @@ class OnlineProbes(Callback):
             if said is not None:
                 self._warned.add("still")
                 logger.warning(said)
+
+
+def _compared(module: PretrainModule) -> list[int]:
+    """Layers at which the modalities are compared, 0-based: the tapped ones and the last."""
+    return sorted({*module.config.taps, module.config.depth - 1})
 
 
 def _is_last(trainer: Trainer) -> bool:

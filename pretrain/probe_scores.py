@@ -12,11 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hicmae.attention import attention_weights
+from hicmae.attention_measures import attention_distance, attention_entropy, distance_of_even_attention
+from hicmae.backbone import Backbone
 from hicmae.fixed_probes import balanced_weights, predict_by_neighbours, predict_linearly
 from hicmae.metrics import confusion_matrix, confusion_scores, dimensional_scores
+from hicmae.patches import audio_to_patches, video_to_patches
 from hicmae.representation import AT, alignment, alignment_of_strangers, effective_rank, rank, uniformity
+from pretrain.module import PretrainModule
+from pretrain.probe_clips import ProbeClips
 
 Array = NDArray[np.float64]
+_CLIPS_LOOKED_AT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +42,7 @@ def score_parts(
     fit: NDArray[np.bool_],
     targets: Mapping[str, NDArray[Any]],
     classes: Mapping[str, int],
-    taps: Sequence[int],
+    layers: Sequence[int],
 ) -> list[Value]:
     """All values of features.
 
@@ -44,7 +51,7 @@ def score_parts(
         fit: bool (N,), clips that probes are fitted to; the others ask.
         targets: by label column (N,): class numbers, or values.
         classes: by label column of classes, how many there are.
-        taps: layers at which the modalities are compared, 0-based.
+        layers: those at which the modalities are compared, 0-based.
     """
     found: list[Value] = []
     for name, features in parts.items():
@@ -52,11 +59,38 @@ def score_parts(
             found += _probes(name, features, column, target, classes.get(column), fit)
         found.append(Value(part=name, metric="uniformity", value=uniformity(features)))
         found.append(Value(part=name, metric="effective_rank", value=effective_rank(features)))
-    for tap in taps:
-        video, audio = parts.get(f"video_layer{tap + 1}"), parts.get(f"audio_layer{tap + 1}")
+    for layer in layers:
+        video, audio = parts.get(f"video_layer{layer + 1}"), parts.get(f"audio_layer{layer + 1}")
         if video is not None and audio is not None:
-            found += _pairs(f"layer{tap + 1}", video, audio)
+            found += _pairs(f"layer{layer + 1}", video, audio)
     return found
+
+
+def score_attention(
+    module: PretrainModule, backbone: Backbone, clips: ProbeClips, layers: Sequence[int]
+) -> Iterator[Value]:
+    """How evenly attention is divided and how far it reaches at some layers of the encoders, for a few clips."""
+    config = module.config
+    sums: dict[tuple[str, str], list[float]] = {}
+    chance: dict[tuple[str, str], float] = {}
+    batch = clips.batches[0]
+    rows = np.flatnonzero(clips.usable[: len(batch)])[:_CLIPS_LOOKED_AT]
+    video, log_mel = module.inputs(batch.to(module.device))
+    for row in rows.tolist():  # one by one: the matrices are large
+        for modality in backbone.modalities:
+            if modality == "video":
+                encoder, patches = backbone.video_encoder, video_to_patches(video[row : row + 1], config)
+            else:
+                encoder, patches = backbone.audio_encoder, audio_to_patches(log_mel[row : row + 1], config)
+            grid: tuple[int, ...] = config.video_grid if modality == "video" else config.audio_grid
+            for layer, weights in attention_weights(encoder, patches, layers).items():
+                part = f"{modality}_layer{layer + 1}"
+                sums.setdefault((part, "attention_entropy"), []).append(attention_entropy(weights))
+                sums.setdefault((part, "attention_distance"), []).append(attention_distance(weights, grid))
+                chance |= {(part, "attention_entropy"): 1.0,
+                           (part, "attention_distance"): distance_of_even_attention(grid)}  # fmt: skip
+    for (part, metric), values in sums.items():
+        yield Value(part=part, metric=metric, value=float(np.mean(values)), chance=chance[part, metric])
 
 
 def _probes(

@@ -22,8 +22,8 @@ def main_metric(labels: LabelSpec, method: str = "knn") -> str:
     return f"{method}_ccc_{next(iter(labels.dimensions))}"
 
 
-def sentence(history: ProbeHistory, step: int, labels: LabelSpec, taps: Sequence[int]) -> str:
-    """One line about the probe of a step."""
+def sentence(history: ProbeHistory, step: int, labels: LabelSpec, layers: Sequence[int]) -> str:
+    """One line about the probe of a step; ``layers`` as ``score_parts`` takes them."""
     rows = history.at(step)
     told = []
     for method, name in (("knn", "kNN"), ("linear", "linear")):
@@ -34,16 +34,16 @@ def sentence(history: ProbeHistory, step: int, labels: LabelSpec, taps: Sequence
         chance = next((row.chance for row in rows if row.metric == metric), math.nan)
         random = f", random weights at best {start.value:.2f}" if start is not None else ""
         told.append(f"{name} {score.upper()} of {column}: {', '.join(scores)} (chance {chance:.2f}{random})")
-    tap = max((t for t in taps if one(rows, f"layer{t + 1}", "alignment")), default=None)
-    if tap is not None:
-        forth, back = (one(rows, f"layer{tap + 1}", f"{way}_recall_at_1") for way in
+    top = max(layers)
+    if one(rows, f"layer{top + 1}", "alignment") is not None:
+        forth, back = (one(rows, f"layer{top + 1}", f"{way}_recall_at_1") for way in
                        ("video_to_audio", "audio_to_video"))  # fmt: skip
         assert forth is not None
         assert back is not None
-        told.append(f"retrieval@1 at layer {tap + 1} video to audio {forth.value:.3f}, audio to video {back.value:.3f} "
+        told.append(f"retrieval@1 at layer {top + 1} video to audio {forth.value:.3f}, audio to video {back.value:.3f} "
                     f"(chance {forth.chance:.3f})")  # fmt: skip
     ranks = [f"{row.part.replace('_', ' ')} {row.value:.1f}" for row in rows if row.metric == "effective_rank"
-             and row.part in {f"{m}_layer{max(taps, default=0) + 1}" for m in ("video", "audio")}]  # fmt: skip
+             and row.part in {f"{m}_layer{top + 1}" for m in ("video", "audio")}]  # fmt: skip
     told += [f"effective rank {', '.join(ranks)}"] if ranks else []
     when = f"after epoch {rows[0].epoch:.4g}" if step else "before training"
     return f"probes {when} | {' | '.join(told)}"
@@ -53,9 +53,9 @@ def _score(row: ProbeRow) -> str:
     return f"{row.part.replace('_layer', ' layer ')} {row.value:.2f}"
 
 
-def collapsed(rows: Sequence[ProbeRow], taps: Sequence[int]) -> list[ProbeRow]:
-    """Effective ranks near 1, or 0, of the tapped layers and of what is fused."""
-    watched = {f"{modality}_layer{tap + 1}" for modality in ("video", "audio") for tap in taps} | {"fused"}
+def collapsed(rows: Sequence[ProbeRow], layers: Sequence[int]) -> list[ProbeRow]:
+    """Effective ranks near 1, or 0, of these layers and of what is fused."""
+    watched = {f"{modality}_layer{layer + 1}" for modality in ("video", "audio") for layer in layers} | {"fused"}
     return [row for row in rows if row.metric == "effective_rank" and row.part in watched and row.value < _COLLAPSED]
 
 

@@ -213,7 +213,7 @@ def test_features_that_tell_the_class_score_one_and_noise_scores_chance():
         (value.part, value.metric): value
         for value in score_parts(
             {"video_layer1": telling, "audio_layer1": noise, "all": np.hstack([noise, valence[:, None] * 3])},
-            fit=fit, targets={"emotion": emotion, "valence": valence}, classes={"emotion": 4}, taps=(0,),
+            fit=fit, targets={"emotion": emotion, "valence": valence}, classes={"emotion": 4}, layers=(0,),
         )
     }  # fmt: skip
     for method in ("knn", "linear"):
@@ -229,12 +229,12 @@ def test_pairs_are_compared_at_taps_alone_and_find_themselves():
     rng = np.random.default_rng(0)
     video = rng.normal(size=(20, 8))
     parts = {"video_layer2": video, "audio_layer2": video * 3, "video_layer1": video, "audio_layer1": video}
-    values = score_parts(parts, fit=np.arange(20) < 10, targets={}, classes={}, taps=(1,))
+    values = score_parts(parts, fit=np.arange(20) < 10, targets={}, classes={}, layers=(1,))
     found = {value.metric: value for value in values if value.part == "layer2"}
     assert found["video_to_audio_recall_at_1"].value == found["audio_to_video_recall_at_1"].value == 1
     assert (found["video_to_audio_recall_at_5"].chance, found["alignment"].value) == (0.25, pytest.approx(0))
     assert not [value for value in values if value.part == "layer1"]
-    one_sided = score_parts({"video_layer2": video}, fit=np.arange(20) < 10, targets={}, classes={}, taps=(1,))
+    one_sided = score_parts({"video_layer2": video}, fit=np.arange(20) < 10, targets={}, classes={}, layers=(1,))
     assert {value.metric for value in one_sided} == {"uniformity", "effective_rank"}
 
 
@@ -247,7 +247,7 @@ def test_collapsed_features_are_told(tmp_path):
         (1, "video_layer2", "effective_rank", 1.1), (1, "audio_layer2", "effective_rank", 9.0),
         (1, "video_layer1", "effective_rank", 1.0), (1, "fused", "effective_rank", 0.0),
     )  # fmt: skip
-    assert [row.part for row in collapsed(rows, taps=(1,))] == ["video_layer2", "fused"]
+    assert [row.part for row in collapsed(rows, layers=(1,))] == ["video_layer2", "fused"]
 
 
 def test_that_nothing_has_moved_is_said_after_several_probes_and_with_its_error(tmp_path):

@@ -476,6 +476,17 @@ def test_a_line_that_is_being_written_does_no_harm(tmp_path: Path) -> None:
         assert course(read_history(tmp_path), name)[0] == [1, 2, 3]
 
 
+def test_probes_are_shown_as_first_and_last_and_over_epochs(pretrain_page: Page, tmp_path: Path) -> None:
+    row = pretrain_page.row("probes", "UAR of emotion, nearest neighbours")
+    assert row == ["UAR of emotion, nearest neighbours", "video layers", "0.300", "0.600", "0.333"]
+    assert pretrain_page.rows["probes"][0] == ["score", "best of", "random weights", "epoch 2", "chance"]
+    for said in ("8 clips to fit and 4 that ask", "1 of their speakers, by name", "effective rank"):
+        assert said in pretrain_page.text["probes"], said
+    write_history(tmp_path, training_lines(3))
+    write_config(tmp_path, {"preset": "micro"}, {})
+    assert "probes" not in page_of(material(tmp_path, clips=0)).text, "a run that was not probed"
+
+
 def test_neighbours_are_of_other_speakers() -> None:
     features = np.repeat(np.eye(2), 8, axis=0)  # speaker and group fall together: nobody else tells the group
     numbers, subjects = np.repeat([0, 1], 8), ["a"] * 8 + ["b"] * 8
