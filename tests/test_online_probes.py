@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import random
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -93,17 +96,21 @@ def test_losses_and_weights_are_those_of_a_run_without_to_the_last_bit(plain, ru
     same_training(plain, run)
 
 
-def test_they_are_across_an_interruption_and_no_line_is_lost_or_doubled(plain, run, corpus, tmp_path):
-    """Stopped after the first epoch of two, within the second, and with a line cut off in the table."""
-    assert main(probed(corpus, tmp_path, "--trainer.max_steps=6")) == 0
+def test_they_are_across_an_interruption_and_no_line_is_lost_or_doubled(plain, run, corpus, tmp_path, caplog):
+    """Stopped within the second of two epochs, and with a line cut off in the table."""
+    assert main(probed(corpus, tmp_path, "--trainer.max_steps=8")) == 0
+    assert "3 of the probe's 3 speakers occur in the pre-training data, by name: subject0, subject1" in caplog.text
+    assert "18 of the probe's 18 clips occur" in caplog.text
+    assert "and 8 more (all in probes.json)" in caplog.text
+    assert "probes before training | kNN UAR of emotion: video layer" in caplog.text
+    assert "probes after epoch 1.333 | " in caplog.text
     path = tmp_path / "probes.csv"
-    assert sorted({row.step for row in table(tmp_path)}) == [0, 6]
-    path.write_text(path.read_text() + "2,99,fused,knn_uar_emotion,0.2,\n2,12,fused,knn_uar_em")
-    assert main(probed(corpus, tmp_path, "--trainer.max_steps=8", "--ckpt_path=auto")) == 0
     assert sorted({row.step for row in table(tmp_path)}) == [0, 6, 8]
+    path.write_text(path.read_text() + "2,99,fused,knn_uar_emotion,0.2,\n2,12,fused,knn_uar_em")
     assert main(probed(corpus, tmp_path, "--ckpt_path=auto")) == 0
     same_training(plain, tmp_path)
     assert [row for row in of_features(tmp_path) if row[1] != 8] == of_features(run)
+    assert path.read_text().count("fused,knn_uar_emotion") == 4
 
 
 def test_everything_is_as_it_was_after_a_look_aside():
@@ -166,33 +173,54 @@ def test_loggers_and_figures_have_them_too(run):
     assert (run / "figures" / "probes.png").stat().st_size > 10_000
 
 
-def test_what_is_also_trained_on_is_named(run, corpus, tmp_path, caplog):
+def test_what_is_also_trained_on_is_named(run):
     about = json.loads((run / "probes.json").read_text())
     assert about["divided"] == "split train, by speakers"
     assert about["clips"] == {"fit": 12, "queries": 6}
     assert about["subjects"] == {"fit": 2, "queries": 1}
     assert about["also_in_pretraining"]["subjects"] == ["subject0", "subject1", "subject2"]
     assert len(about["also_in_pretraining"]["clips"]) == 18
-    assert main(probed(corpus, tmp_path, "--trainer.max_steps=1")) == 0
-    assert "3 of the probe's 3 speakers occur in the pre-training data, by name: subject0, subject1" in caplog.text
-    assert "18 of the probe's 18 clips occur" in caplog.text
-    assert "and 8 more (all in probes.json)" in caplog.text
-    assert "probes before training | kNN UAR of emotion: video layer" in caplog.text
-    assert "probes after epoch 0.1667 | " in caplog.text
 
 
-def test_probes_that_take_too_long_are_put_off_but_for_the_first_and_the_last(plain, corpus, tmp_path, caplog):
-    more = ["--probe.max_share=0", "--trainer.max_epochs=4"]
-    assert main(probed(corpus, tmp_path, *more)) == 0
-    assert sorted({row.step for row in table(tmp_path)}) == [0, 24]
-    assert "probes put off after epoch 1 (1 in a row)" in caplog.text
-    assert "probes put off after epoch 2 (2 in a row)" in caplog.text
-    assert "probes put off after epoch 3" not in caplog.text
+class Clock:
+    """Epochs of six steps each, of which probes take a share of the time."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, epochs: int, **settings: Any):
+        self.probes, self.epochs = OnlineProbes(max_share=0.02, **settings), epochs
+        self.probes._history = ProbeHistory(tmp_path / "probes.csv", step=0)
+        self.probes._history.rows = rows_of((0, "fused", "knn_uar_emotion", 0.3))
+        self.share = share
+        monkeypatch.setattr(OnlineProbes, "time_share", property(lambda _: self.share))
+
+    def probed_after(self) -> list[int]:
+        found = []
+        for epoch in range(1, self.epochs + 1):
+            trainer = SimpleNamespace(
+                global_step=6 * epoch, current_epoch=epoch - 1, max_steps=-1, max_epochs=self.epochs, callbacks=[],
+                should_stop=False,
+            )  # fmt: skip
+            history = self.probes._history
+            assert history is not None
+            if self.probes._is_due(trainer, float(epoch)):  # type: ignore[arg-type]
+                found.append(epoch)
+                history.rows.append(replace(history.rows[0], epoch=float(epoch), step=6 * epoch))
+                assert not self.probes._is_due(trainer, float(epoch)), "twice"  # type: ignore[arg-type]
+        return found
 
 
-def test_every_so_many_epochs(corpus, tmp_path):
-    assert main(probed(corpus, tmp_path, "--probe.every_n_epochs=2", "--trainer.max_epochs=5")) == 0
-    assert sorted({row.epoch for row in table(tmp_path)}) == [0, 2, 4, 5]
+def test_probes_that_take_too_long_are_put_off_but_for_the_last(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    assert Clock(tmp_path, monkeypatch, share=0.021, epochs=6).probed_after() == [6]
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.partition(":")[0] for text in said] == [
+        f"probes put off after epoch {n} ({n} in a row)" for n in (1, 2, 4)
+    ]
+    assert "they have taken 2.1% of the time, and probe.max_share allows for 2.0%" in said[0]
+    assert Clock(tmp_path, monkeypatch, share=0.02, epochs=6).probed_after() == [1, 2, 3, 4, 5, 6]
+
+
+def test_every_so_many_epochs_and_after_the_last(tmp_path, monkeypatch):
+    assert Clock(tmp_path, monkeypatch, share=0.0, epochs=7, every_n_epochs=3).probed_after() == [3, 6, 7]
 
 
 def test_without_clips_nothing_is_written(plain):
@@ -384,7 +412,6 @@ def test_errors_come_before_training_and_fill_one_line(corpus, tmp_path, capsys,
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_run_does_not_go_on_with_other_clips(corpus, tmp_path, capsys):
-    assert main(probed(corpus, tmp_path, "--trainer.max_steps=1")) == 0
-    assert main(probed(corpus, tmp_path, "--ckpt_path=auto", "--probe.max_clips=8")) == 2
+def test_a_run_does_not_go_on_with_other_clips(run, corpus, capsys):
+    assert main(probed(corpus, run, "--ckpt_path=auto", "--trainer.max_epochs=3", "--probe.max_clips=8")) == 2
     assert "begun with other clips or labels" in capsys.readouterr().err

@@ -52,8 +52,8 @@ def make_probes(material: Material) -> Markup:
         panels += _panel(title, rows, metric, beginnings)
     said = (
         f"{_clips(run)}The best of several layers is above its worth by chance alone, at the start as at the end: "
-        "curves of one layer tell more than the table. Probes have no settings to choose; finetune probe tells what the "
-        "features are worth in the end."
+        "curves of one layer tell more than the table. Probes have no settings to choose; finetune probe tells what "
+        "the features are worth in the end."
     )
     return joined(
         [
