@@ -103,17 +103,17 @@ class OnlineProbes(Callback):
         """Choose the clips and check their labels, on every rank, before anything takes time.
 
         Raises:
-            ValueError: unusable labels; clips other than those of the run that is gone on with.
+            ValueError, FileNotFoundError: no such clips, or none that can be probed.
         """
         if stage != "fit" or not (self.shards or self.manifest) or self._choice is not None:
             return
         assert self.labels is not None
         try:
             self._choice = choose_probe_clips(self._source(trainer), self.labels, max_clips=self.max_clips, seed=_SEED)
-        except (ValueError, FileNotFoundError) as error:
-            raise type(error)(f"clips of the probes: {error}") from error
-        if trainer.ckpt_path is not None:
-            self._refuse_other_clips(run_directory(trainer) / PROBE_ABOUT)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"clips of the probes: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"clips of the probes: {error}") from error
 
     def _source(self, trainer: Trainer) -> ClipSource:
         if self.shards:
@@ -121,8 +121,15 @@ class OnlineProbes(Callback):
         assert self.manifest is not None
         return ManifestSource(self.manifest)
 
-    def _refuse_other_clips(self, about: Path) -> None:
-        assert self._choice is not None
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse other clips than those that a run was begun with; only now it is known whether it goes on.
+
+        Raises:
+            ValueError: the clips, their labels or what they are for differ.
+        """
+        if self._choice is None or trainer.ckpt_path is None:
+            return
+        about = run_directory(trainer) / PROBE_ABOUT
         try:
             before = json.loads(about.read_text("utf-8"))["digest"]
         except (OSError, ValueError, KeyError, TypeError):  # probed from now on

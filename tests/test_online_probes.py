@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import Clip, read_manifest, write_manifest
@@ -410,6 +411,16 @@ def test_errors_come_before_training_and_fill_one_line(corpus, tmp_path, capsys,
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_labels_are_flags_as_in_fine_tuning(corpus, tmp_path, capsys):
+    given = ["--probe.labels.classes={emotion: [angry, happy]}", "--probe.labels.dimensions={valence: [0, 1]}"]
+    with pytest.raises(SystemExit) as stop:
+        main(arguments(corpus / "shards", tmp_path, "--probe.shards=[somewhere]", *given, "--print_config"))
+    assert stop.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["probe"]["labels"] == {
+        "classes": {"emotion": ["angry", "happy"]}, "dimensions": {"valence": [0, 1]},
+    }  # fmt: skip
 
 
 def test_a_run_does_not_go_on_with_other_clips(run, corpus, capsys):
