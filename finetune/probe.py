@@ -27,13 +27,13 @@ from finetune.module import FinetuneModule
 from finetune.origin import origins_of
 from finetune.probe_report import ProbeRow, write_probe
 from finetune.protocol import labelled
-from hicmae.backbone import Features
 from hicmae.benchmarks import card
 from hicmae.benchmarks.card import Card
 from hicmae.data.evaluation import EvaluationLoader
 from hicmae.data.labels import LabelSpec
 from hicmae.data.source import ClipSource
 from hicmae.data.splits import TEST, TRAIN, VAL, Splits, subjects_of
+from hicmae.feature_parts import named_features
 from hicmae.metrics import categorical_scores
 from hicmae.predictions import ClipOutputs, SegmentOutputs
 from hicmae.probing import Method, ProbeFit, probe_classes, probe_dimensions
@@ -189,18 +189,6 @@ def extract(
     targets = {name: np.array([row[name] for row in encoded]) for name in encoded[0]}
     logger.info("features of %d of %d clips for %s", len(clips.index), len(source), part)
     return PartFeatures(source=source, clips=clips, targets=targets), names
-
-
-def named_features(features: Features, *, layers: bool) -> dict[str, torch.Tensor]:
-    """Parts of what the backbone gives, (B, D) each: video and audio (the mix of encoder layers), fused_video and
-    fused_audio, and with ``layers`` video_layer1 and so on, counted from the input."""
-    present = list(features.layer_means)
-    order = [*present, *(f"fused_{name}" for name in present if len(present) == 2)]
-    named: dict[str, torch.Tensor] = dict(zip(order, features.pooled.chunk(len(order), dim=1), strict=True))
-    if layers:
-        for name, means in features.layer_means.items():
-            named |= {f"{name}_layer{number + 1}": mean for number, mean in enumerate(means)}
-    return named
 
 
 def _columns(features: dict[str, torch.Tensor]) -> dict[str, list[int]]:

@@ -11,6 +11,7 @@ from hicmae.training.cli import JobCLI, run_job, standard_callbacks
 from pretrain.callbacks import FinishPretraining
 from pretrain.data import PretrainData
 from pretrain.module import PretrainModule
+from pretrain.online_probes import OnlineProbes
 
 
 class PretrainCLI(JobCLI):
@@ -22,6 +23,8 @@ class PretrainCLI(JobCLI):
         super().add_arguments_to_parser(parser)
         for name in ("config", "modalities"):
             parser.link_arguments(f"model.{name}", f"data.{name}", apply_on="instantiate")
+        parser.link_arguments("model.config", "data.config", apply_on="instantiate")
+        parser.add_lightning_class_args(OnlineProbes, "probe")
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

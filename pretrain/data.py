@@ -121,7 +121,7 @@ class PretrainData(pl.LightningDataModule):
             epoch_clips=epoch_clips,
         )
         # Opened at once: a wrong folder is an error before any model is built.
-        cache = CacheSettings.of(cache_dir, cache_gb)
+        self.cache = cache = CacheSettings.of(cache_dir, cache_gb)
         self.source: ClipSource = ShardSource(list(shards), cache)
         self.val_source: ClipSource | None = ShardSource(list(val_shards), cache) if val_shards else None
         self.train_loader: TrainStream | None = None

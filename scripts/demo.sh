@@ -23,7 +23,8 @@ hicmae shards info "$out/shards/unlabelled" --sheet "$out/figures/shards.png"
 say "3/6 pre-training on clips without labels"
 rm -rf "$out/pretrain"
 python -m pretrain fit --config configs/pretrain/demo.yaml \
-    --data.shards "[$out/shards/unlabelled]" --trainer.default_root_dir "$out/pretrain"
+    --data.shards "[$out/shards/unlabelled]" --probe.manifest "$out/corpus/manifest.csv" \
+    --trainer.default_root_dir "$out/pretrain"
 
 say "4/6 fine-tuning on a few labelled speakers, tests on unseen speakers"
 finetune() {  # name, further arguments
@@ -65,6 +66,7 @@ python -m finetune.report "$out"/finetune/{pretrained_audio_video,scratch_audio_
     --note "Synthetic corpus, micro model, minutes of training: this shows that the pipeline works, nothing about human emotion."
 cp "$out/pretrain/figures/reconstruction_0.png" "$out/figures/reconstruction.png"
 cp "$out/pretrain/figures/learning_curves.png" "$out/figures/pretraining_curves.png"
+cp "$out/pretrain/figures/probes.png" "$out/figures/pretraining_probes.png"
 cp "$out/finetune/pretrained_audio_video/figures/confusion_test_best.png" "$out/figures/confusion.png"
 for run in "$out/pretrain" "$out/finetune/pretrained_audio_video"; do
     hicmae report "$run"

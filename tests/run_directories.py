@@ -19,6 +19,7 @@ from hicmae.data.labels import LabelSpec
 from hicmae.data.source import ClipSource, ManifestSource, SubsetSource
 from hicmae.predictions import ClipOutputs
 from hicmae.pretraining import HiCMAE
+from hicmae.probe_history import PROBE_ABOUT, PROBE_TABLE, ProbeHistory, ProbeRow
 from hicmae.recognition import EmotionRecognizer
 from hicmae.training.run_record import RUN_RECORD
 from tests.corpus import EMOTIONS
@@ -64,6 +65,21 @@ def write_record(root: Path, **values: Any) -> None:
     (root / RUN_RECORD).write_text(json.dumps(content | values))
 
 
+def write_probes(root: Path) -> None:
+    """``probes.csv`` and ``probes.json``: video rises from 0.3 to 0.6 over two epochs, audio stays."""
+    history = ProbeHistory(root / PROBE_TABLE, step=0)
+    for step, video in ((0, 0.3), (6, 0.4), (12, 0.6)):
+        values = [("video_layer1", "knn_uar_emotion", video), ("video_layer2", "knn_uar_emotion", 0.1),
+                  ("audio_layer1", "knn_uar_emotion", 0.35), ("layer2", "alignment", 0.9), ("run", "seconds", 1.0),
+                  ("video_layer2", "effective_rank", 4.0)]  # fmt: skip
+        history.add(
+            [ProbeRow(epoch=step / 6, step=step, part=p, metric=m, value=v, chance=1 / 3) for p, m, v in values]
+        )
+    about = {"clips": {"fit": 8, "queries": 4}, "divided": "split train, by speakers",
+             "also_in_pretraining": {"clips": [], "subjects": ["s1"]}}  # fmt: skip
+    (root / PROBE_ABOUT).write_text(json.dumps(about))
+
+
 def make_pretrain_run(root: Path, shards: Path) -> Path:
     """A finished pre-training of random weights."""
     torch.manual_seed(0)
@@ -77,6 +93,7 @@ def make_pretrain_run(root: Path, shards: Path) -> Path:
     totals = {"data_total/clips": 48, "data_total/video_hours": 0.25, "data_total/audio_hours": 0.3,
               "data_total/read_gb": 0.007, "data_total/skipped": 3, "data_total/skipped_truncated": 3}  # fmt: skip
     write_history(root, [*training_lines(), {"step": 12} | totals])
+    write_probes(root)
     checkpoint = {
         "hicmae": {"job": "pretrain", "model": CONFIG.to_dict(), "input": SPEC.to_dict()},
         "state_dict": {f"model.{name}": value for name, value in model.state_dict().items()},

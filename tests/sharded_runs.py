@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 import hicmae.training.cli
 import pretrain.callbacks
+import pretrain.online_probes
 from benchmarks.communication import WAYS, steps_of_rank
 from pretrain.__main__ import main
 from tests.tiny_model import TINY
@@ -32,6 +33,7 @@ def run_rank(rank: int, folder: Path, ports: list[int]) -> None:
     hicmae.training.cli.usable_precision = lambda precision, accelerator: precision  # this processor has bfloat16
     for name in ("draw_curves", "draw_reconstruction"):
         setattr(pretrain.callbacks, name, lambda *args, **more: None)
+    pretrain.online_probes.draw_probes = lambda *args, **more: Path()
     for arguments, port in zip(json.loads((folder / "runs.json").read_text()), ports[1:], strict=True):
         os.environ["MASTER_PORT"] = str(port)
         if status := main(arguments):

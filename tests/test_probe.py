@@ -15,9 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from finetune.__main__ import main
 from finetune.data import FinetuneData
 from finetune.module import FinetuneModule
-from finetune.probe import extract, named_features
+from finetune.probe import extract
 from hicmae.backbone import Backbone
 from hicmae.data.splits import TEST
+from hicmae.feature_parts import named_features
 from hicmae.metrics import dimensional_scores
 from hicmae.probing import probe_classes, probe_dimensions
 from hicmae.transform import ClipTransform

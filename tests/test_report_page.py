@@ -28,7 +28,6 @@ from hicmae.report.feature_map import Groups, neighbour_recall
 from hicmae.report.history import course, read_history
 from hicmae.report.material import Material, ReportSettings
 from hicmae.report.page import PARTS, make_sections, render
-from hicmae.report.retrieval import rank
 from hicmae.report.run import open_run
 from hicmae.report.status import status_of
 from hicmae.report.svg import ticks
@@ -477,13 +476,15 @@ def test_a_line_that_is_being_written_does_no_harm(tmp_path: Path) -> None:
         assert course(read_history(tmp_path), name)[0] == [1, 2, 3]
 
 
-def test_ranks_count_ties_against_the_partner() -> None:
-    same = np.ones((4, 2))
-    assert rank(same, same).ranks.tolist() == [4] * 4
-    own = np.eye(4)
-    assert rank(own, own).ranks.tolist() == [1] * 4
-    assert rank(own, np.roll(own, 1, axis=0)).recall(1) == 0
-    assert rank(own, own * 7).median_rank == 1
+def test_probes_are_shown_as_first_and_last_and_over_epochs(pretrain_page: Page, tmp_path: Path) -> None:
+    row = pretrain_page.row("probes", "UAR of emotion, nearest neighbours")
+    assert row == ["UAR of emotion, nearest neighbours", "video layers", "0.300", "0.600", "0.333"]
+    assert pretrain_page.rows["probes"][0] == ["score", "best of", "random weights", "epoch 2", "chance"]
+    for said in ("8 clips to fit and 4 that ask", "1 of their speakers, by name", "effective rank"):
+        assert said in pretrain_page.text["probes"], said
+    write_history(tmp_path, training_lines(3))
+    write_config(tmp_path, {"preset": "micro"}, {})
+    assert "probes" not in page_of(material(tmp_path, clips=0)).text, "a run that was not probed"
 
 
 def test_neighbours_are_of_other_speakers() -> None:

@@ -22,6 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 import hicmae
 from benchmarks.communication import WAYS, expected
 from hicmae.data.shard_writer import write_shards
+from hicmae.probe_history import read_probes
 from hicmae.speed import SpeedConfig, accelerate
 from hicmae.training.sharding import ShardedStrategy, shard, whole_state
 from pretrain.__main__ import main
@@ -52,8 +53,12 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def arguments(name: str, *more: str) -> list[str]:
         return [*test_pretrain.arguments(data, root / name, *SHARDED, *common), *more]
 
+    probes = [
+        f"--probe.manifest={data.parent / 'corpus' / 'manifest.csv'}", "--probe.max_share=1",
+        '--probe.labels={"classes": {"emotion": ["angry", "happy", "neutral"]}}',
+    ]  # fmt: skip
     todo = [
-        arguments("sharded", "--checkpoint.every_n_train_steps=2"),
+        arguments("sharded", *probes, "--checkpoint.every_n_train_steps=2"),
         arguments("again", f"--ckpt_path={root / 'sharded/checkpoints/step00000002.ckpt'}"),
         arguments("bf16", "--trainer.max_steps=1", "--trainer.precision=bf16-mixed"),
     ]
@@ -62,7 +67,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "tests.sharded_runs", str(root)],
         env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
     ) as both:  # fmt: skip
-        assert main(test_pretrain.arguments(data, root / "one", "--data.batch_size=8", *common)) == 0
+        assert main(test_pretrain.arguments(data, root / "one", "--data.batch_size=8", *probes, *common)) == 0
         error = both.communicate(timeout=240)[1]
     assert both.returncode == 0, error[-3000:]
     return root
@@ -81,6 +86,18 @@ def test_losses_gradient_norms_and_weights_are_those_of_one_process(runs: Path) 
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)
     ours, theirs = weights(runs / "sharded"), weights(runs / "one")
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
+
+
+def test_probes_are_of_whole_weights_and_once_for_both(runs: Path) -> None:
+    one, sharded = (
+        {(row.step, row.part, row.metric): row.value for row in read_probes(runs / name / "probes.csv")}
+        for name in ("one", "sharded")
+    )
+    assert {step for step, _, _ in sharded} == {0, 4}
+    assert sharded.keys() == one.keys()
+    for key, value in one.items():
+        if key[2] in ("alignment", "uniformity", "effective_rank"):  # the others count, or measure time
+            assert sharded[key] == pytest.approx(value, rel=1e-3, abs=1e-5), key
 
 
 def test_a_checkpoint_is_what_one_process_writes(runs: Path) -> None:

@@ -19,6 +19,7 @@ from hicmae.report.markup import joined
 from hicmae.report.material import Material
 from hicmae.report.mistakes import make_mistakes
 from hicmae.report.overview import make_overview
+from hicmae.report.probes import make_probes, was_probed
 from hicmae.report.reconstructions import make_reconstructions
 from hicmae.report.retrieval import make_retrieval
 from hicmae.report.scores import make_losses, make_scores
@@ -51,6 +52,7 @@ PARTS: dict[str, tuple[Part, ...]] = {
         _OVERVIEW,
         Part(name="losses", title="Losses", make=make_losses),
         _CURVES,
+        Part(name="probes", title="Probes", make=make_probes),
         Part(name="reconstructions", title="Reconstructions", make=make_reconstructions),
         *_FEATURES,
         *_ENDING,
@@ -111,8 +113,10 @@ def write_page(material: Material, path: Path) -> list[Section]:
 
 
 def _applies(part: Part, material: Material) -> bool:
-    """A run without classes, or without dimensions, has no section of them; without scores, both say so."""
+    """A run without probes, classes or dimensions has no section of them; without scores, the latter two say so."""
     run = material.run
+    if part.name == "probes":
+        return was_probed(run)
     labels = run.model.get("labels") if run.model else None
     if not labels or part.name not in ("classes", "dimensions"):
         return True

@@ -1,15 +1,9 @@
-"""Retrieval between picture and sound: does the sound of a clip find its own picture among those of all others?
-
-Shapes: N clips, D width.
-"""
+"""Retrieval between picture and sound: does the sound of a clip find its own picture among those of all others?"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from hicmae.figures.spectrogram import spectrogram_picture
 from hicmae.report.clip_features import ClipFeatures
@@ -17,36 +11,10 @@ from hicmae.report.markup import folded, joined, paragraph, picture, table
 from hicmae.report.material import Material
 from hicmae.report.pictures import webp
 from hicmae.report.run import NotAvailableError
+from hicmae.representation import AT, Ranking, rank
 
-AT = (1, 5, 10)
 _EXAMPLES, _FOUND = 3, 3
 _THUMB = (96, 64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ranking:
-    """How well queries find their partners."""
-
-    ranks: NDArray[np.int64]
-    """(N,): place of each query's partner, from 1; what is as near as the partner counts as nearer."""
-    order: NDArray[np.int64]
-    """(N, N): all targets by nearness for each query."""
-
-    def recall(self, at: int) -> float:
-        """Share of queries whose partner is among the first ``at``."""
-        return float((self.ranks <= at).mean())
-
-    @property
-    def median_rank(self) -> float:
-        """Median place of the partner."""
-        return float(np.median(self.ranks))
-
-
-def rank(queries: NDArray[np.floating], targets: NDArray[np.floating]) -> Ranking:
-    """Rank targets by cosine; target n is the partner of query n. Float (N, D) each."""
-    similarity = _unit(queries) @ _unit(targets).T
-    own = similarity.diagonal()[:, None]
-    return Ranking(ranks=(similarity >= own).sum(axis=1), order=np.argsort(-similarity, axis=1, kind="stable"))
 
 
 def make_retrieval(material: Material) -> Markup:
@@ -110,9 +78,3 @@ def _thumb(features: ClipFeatures, number: int, *, as_picture: bool) -> Markup:
         return picture(webp(features.frames[number]), "image/webp", alt=f"a frame of {clip_id}", style="thumb")
     image = spectrogram_picture(features.log_mels[number], _THUMB)
     return picture(webp(image), "image/webp", alt=f"the sound of {clip_id}", style="thumb")
-
-
-def _unit(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    wide = values.astype(np.float64)
-    unit: NDArray[np.float64] = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
-    return unit
