@@ -23,7 +23,6 @@ class PretrainCLI(JobCLI):
         super().add_arguments_to_parser(parser)
         for name in ("config", "modalities"):
             parser.link_arguments(f"model.{name}", f"data.{name}", apply_on="instantiate")
-        parser.link_arguments("model.config", "data.config", apply_on="instantiate")
         parser.add_lightning_class_args(OnlineProbes, "probe")
 
     @staticmethod
