@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("MIN", "MAX"),
         help="range of lengths, in seconds",
     )
-    for name, low, high, default, text in _SHARES:
-        parser.add_argument(f"--{name}", type=float, default=default, help=f"{text}; {low} to {high}")
+    for name, low, high, usual, text in _SHARES:
+        parser.add_argument(f"--{name}", type=float, default=usual, help=f"{text}; {low} to {high}")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument(
         "--contact-sheet", type=Path, metavar="PNG", help="also draw speakers and emotions into this picture"
