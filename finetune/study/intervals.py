@@ -65,7 +65,8 @@ def estimate(cell: Cell, metric: str, settings: Resampling = SETTINGS) -> Estima
 
 
 def difference(cell: Cell, reference: Cell, metric: str, settings: Resampling = SETTINGS) -> Estimate | None:
-    """Of ``cell`` minus ``reference``, over the seeds and folds that both have; ``None`` where there are none."""
+    """Of ``cell`` minus ``reference``, over the seeds and folds that both have; ``None`` where there are none, or
+    no clip in one of them that both were tested on."""
     keys = set(_whole_seeds({key: cell[key] for key in cell if key in reference}))
     if not keys:
         return None
@@ -77,6 +78,8 @@ def difference(cell: Cell, reference: Cell, metric: str, settings: Resampling = 
         return _undefined(ours)
     values = {key: float(ours[key].values[metric] or 0.0) - float(theirs[key].values[metric] or 0.0) for key in keys}
     common = {key: set(ours[key].predictions["clip_id"]) & set(theirs[key].predictions["clip_id"]) for key in keys}
+    if not all(common.values()):
+        return None
     drawn, groups = _resampled(ours, metric, settings, common)
     other, _ = _resampled(theirs, metric, settings, common)
     return _estimate(values, {key: drawn[key] - other[key] for key in drawn}, groups, settings)
