@@ -51,7 +51,8 @@ def write_probe(out: Path, rows: Sequence[ProbeRow], about: dict[str, Any], benc
         labelled("# Frozen features", about["label"]),
         "",
         f"Backbone: {about['init']}, not trained. Clips: {about['data']}. {labels_sentence(about)}"
-        "Neighbours (knn: by cosine) and penalty (linear: logistic or ridge regression on standardised features) were chosen on validation, "
+        "Neighbours (knn: by cosine) and penalty (linear: logistic or ridge regression on "
+        "standardised features) were chosen on validation, "
         f"{about['validation']}.",
     ]
     if about["test_without"]:
