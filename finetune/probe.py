@@ -255,6 +255,8 @@ def _about(module: FinetuneModule, data: FinetuneData) -> dict[str, Any]:
         "segments": data.segments[TEST],
         "test_without": data.test_without,
         "splits": data.splits.summary(),
+        "label_fraction": data.label_fraction,
+        "labelled_clips": data.splits.labelled_clips,
         "validation": _validation(data.splits),
         "label": data.protocol.label,
         "seed": data.seed,

@@ -13,6 +13,7 @@ import pandas as pd
 
 from finetune.evaluation import Evaluation
 from finetune.protocol import labelled
+from finetune.run_report import labels_sentence
 from finetune.tables import headline_scores, markdown_table, score_title, show
 from hicmae.benchmarks.card import Card
 from hicmae.data.splits import TEST, VAL
@@ -49,8 +50,9 @@ def write_probe(out: Path, rows: Sequence[ProbeRow], about: dict[str, Any], benc
     lines = [
         labelled("# Frozen features", about["label"]),
         "",
-        f"Backbone: {about['init']}, not trained. Clips: {about['data']}. Neighbours (knn: by cosine) and penalty "
-        "(linear: logistic or ridge regression on standardised features) were chosen on validation, "
+        f"Backbone: {about['init']}, not trained. Clips: {about['data']}. {labels_sentence(about)}"
+        "Neighbours (knn: by cosine) and penalty (linear: logistic or ridge regression on "
+        "standardised features) were chosen on validation, "
         f"{about['validation']}.",
     ]
     if about["test_without"]:

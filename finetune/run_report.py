@@ -43,7 +43,7 @@ def run_report(content: Mapping[str, Any], part: str, selection: Mapping[str, An
         f"Data: {about['data']}{fold}. {model_sentence(about)} "
         f"{first['clips']} clips in this part, {first['clips_not_decoded']} of them not decoded and not scored.",
         "",
-        *([_labels_sentence(about) + _protocol_sentence(about), ""] if "validation" in about else []),
+        *([labels_sentence(about) + _protocol_sentence(about), ""] if "validation" in about else []),
         *markdown_table(header, rows),
         *absent_lines([("", first)], about),
     ]
@@ -80,7 +80,8 @@ def absent_lines(parts: Sequence[tuple[str, Mapping[str, Any]]], about: Mapping[
     return ["", " ".join(said)] if said else []
 
 
-def _labels_sentence(about: Mapping[str, Any]) -> str:
+def labels_sentence(about: Mapping[str, Any]) -> str:
+    """How many labels were kept, where ``label_fraction`` left some out."""
     if about.get("label_fraction", 1) == 1:
         return ""
     kept, all_of_them = about["splits"]["train"]["clips"], about["labelled_clips"]

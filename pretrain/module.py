@@ -152,7 +152,7 @@ class PretrainModule(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of another architecture or other modalities, naming what differs."""
+        """Refuse weights of another architecture or other modalities, naming what differs; warn of another loss."""
         if "hicmae" not in checkpoint:
             raise ValueError("this checkpoint was not written by HiCMAE; start from --model.preset instead")
         check_same_architecture(ModelConfig.from_dict(checkpoint["hicmae"]["model"]), self.config, "the checkpoint")
@@ -162,6 +162,18 @@ class PretrainModule(pl.LightningModule):
                 f"the checkpoint was written with model.modalities {list(found)}, and is to go on with "
                 f"{list(self.modalities)}: set the same, or start a new run"
             )
+        self._warn_of_another_loss(checkpoint["hicmae"].get("objective"))
+
+    def _warn_of_another_loss(self, said: dict[str, Any] | None) -> None:
+        """``said``: the checkpoint's objective, without fields that came later; ``None``: it was not said at first."""
+        if said is None:
+            return
+        theirs, ours = asdict(Objective()) | said, asdict(self.model.objective)
+        if changed := [f"{name} was {theirs[name]} and is {ours[name]}" for name in ours if theirs[name] != ours[name]]:
+            logger.warning(
+                "the checkpoint was trained with another loss: model.objective.%s. Its losses cannot be compared with "
+                "those from here on", ", ".join(changed),
+            )  # fmt: skip
 
 
 def _losses(output: PretrainLosses) -> dict[str, Tensor]:

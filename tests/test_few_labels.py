@@ -131,6 +131,16 @@ def test_a_batch_larger_than_the_corpus_holds_other_draws_of_its_clips(few: Mani
     assert len(set(boxes)) == len(boxes)
 
 
+def test_what_stands_in_for_an_unusable_clip_is_another_view_each_time(tmp_path: Path) -> None:
+    source = ManifestSource(make_corpus(tmp_path, 3, corrupt=[1]))
+    stream = stream_of(source, max_skip_fraction=0.5)
+    batches = list(stream)
+    assert stream.skipped["truncated"] >= 5  # of 16 rows, and each was replaced by one of two clips
+    boxes = [tuple(box) for batch in batches for box in batch.crop_box.tolist()]
+    assert len(set(boxes)) == len(boxes) == 16
+    assert_same(batches, list(stream_of(source, max_skip_fraction=0.5)))
+
+
 def test_passes_resume_to_the_batch_and_keep_the_draws_of_any_workers(few: ManifestSource) -> None:
     whole = stream_of(few)
     batches = [*whole, *whole]

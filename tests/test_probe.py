@@ -141,7 +141,7 @@ def test_a_clips_features_are_the_means_over_its_windows(manifest: Path) -> None
 
 
 def test_the_job_writes_scores_and_a_table_and_touches_no_weight(manifest: Path, tmp_path: Path) -> None:
-    options = arguments(manifest, tmp_path, "--layers=false", command="probe")
+    options = arguments(manifest, tmp_path, "--layers=false", "--data.label_fraction=0.75", command="probe")
     assert main(options) == 0
     written = json.loads((tmp_path / "probe" / "probe.json").read_text())
     features = ["video", "audio", "fused_video", "fused_audio", "fused", "all"]
@@ -156,6 +156,9 @@ def test_the_job_writes_scores_and_a_table_and_touches_no_weight(manifest: Path,
             assert all(name in row[part] for name in names)
     assert written["about"]["splits"]["test"] == {"clips": 6, "subjects": 1}
     table = (tmp_path / "probe" / "probe.md").read_text()
+    kept, labels = written["about"]["splits"]["train"]["clips"], written["about"]["labelled_clips"]
+    assert kept < labels
+    assert f"Trained with {kept} of {labels} labels (label_fraction 0.75). Neighbours" in table
     best = next(r for r in written["rows"] if (r["feature"], r["task"], r["method"]) == ("all", "emotion", "linear"))
     assert f"| all | 128 | linear | {best['setting']} | {100 * best['val']['uar']:.2f} |" in table
     assert f"{100 * best['test']['war']:.2f}" in table

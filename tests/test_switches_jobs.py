@@ -17,7 +17,9 @@ from hicmae.config import InputSpec, ModelConfig
 from hicmae.data.labels import LabelSpec
 from hicmae.data.manifest import Manifest
 from hicmae.data.shard_writer import write_shards
+from hicmae.pretraining import Objective
 from pretrain.__main__ import main as pretrain
+from pretrain.module import PretrainModule
 from tests.corpus import EMOTIONS, make_corpus
 from tests.test_pretrain import SMALL, arguments, curve, make_data, weights
 
@@ -70,6 +72,16 @@ def test_a_resumed_run_keeps_its_modalities(heard_nothing: Path, shards: Path, t
     checkpoint = heard_nothing / "checkpoints" / "last.ckpt"
     assert run(shards, tmp_path, f"--ckpt_path={checkpoint}", steps=3) == 2
     assert "written with model.modalities ['video'], and is to go on with ['video', 'audio']" in capsys.readouterr().err
+
+
+def test_going_on_with_another_loss_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint: dict[str, Any] = {}
+    PretrainModule("micro", SMALL).on_save_checkpoint(checkpoint)
+    del checkpoint["hicmae"]["objective"]["contrast"]  # as before there was a choice
+    PretrainModule("micro", SMALL).on_load_checkpoint(checkpoint)
+    assert not caplog.messages
+    PretrainModule("micro", SMALL, objective=Objective(contrast="none", temperature=0.1)).on_load_checkpoint(checkpoint)
+    assert "objective.temperature was 0.07 and is 0.1, contrast was taps and is none." in caplog.text
 
 
 def test_pretraining_on_one_modality_logs_exports_and_draws_that_one(heard_nothing: Path) -> None:

@@ -69,7 +69,9 @@ class BuildTrainingBatches:
             loaded = self._load(number, plan.epoch, windows, slots, costs, time)
             if isinstance(loaded, Skip):
                 skipped.append(loaded)
-                loaded = self._replace(loaded, plan, taken, windows, slots, costs)
+                # Where clips come again, each time another one stands in, with draws that no other row has.
+                stead = 0 if plan.times is None else -1 - (time * len(self.source) + number)
+                loaded = self._replace(loaded, plan, taken, windows, slots, costs, stead)
                 taken.add(loaded[0].number)
             rows.append(loaded)
         batches = []
@@ -115,13 +117,17 @@ class BuildTrainingBatches:
         windows: range,
         slots: Sequence[ClipSlot],
         costs: Costs,
+        stead: int,
     ) -> list[LoadedClip]:
-        """Another clip of this epoch, none of the joint batch: a twin would be a false negative in contrast."""
-        rng = generator("replacement", self.seed, plan.epoch, skip.clip_id)
+        """Another clip of this epoch, none of the joint batch: a twin would be a false negative in contrast.
+
+        ``stead``: stands for its ``time``, as in ``_load``; 0 where clips do not come again.
+        """
+        rng = generator("replacement", self.seed, plan.epoch, skip.clip_id, *([stead] if stead else []))
         candidates = _candidates(plan.joint.reshape(-1), taken, rng)
         last = skip
         for number in candidates:
-            loaded = self._load(number, plan.epoch, windows, slots, costs)
+            loaded = self._load(number, plan.epoch, windows, slots, costs, stead)
             if isinstance(loaded, list):
                 return loaded
             last = loaded
