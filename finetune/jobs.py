@@ -145,9 +145,7 @@ class JobRunner:
             os.close(lock)
             if job.name not in self._told:
                 self._told.add(job.name)
-                logger.warning(
-                    "%s: a job of another start still runs in %s; waiting for its end", job.name, job.folder
-                )
+                logger.warning("%s: a job of another start still runs in %s; waiting for its end", job.name, job.folder)
             return None
         return lock
 

@@ -99,8 +99,15 @@ def study(folder: Path, path: Path, **changes: Any) -> Path:
     return path
 
 
+_PLANS: dict[str, Plan] = {}
+
+
 def plan_of(folder: Path, path: Path, **changes: Any) -> Plan:
-    return plan_study(read_study(study(folder, path, **changes)))
+    """Planned once for all tests that ask for the same, as every variant is read anew."""
+    key = repr((folder, changes))
+    if key not in _PLANS:
+        _PLANS[key] = plan_study(read_study(study(folder, path, **changes)))
+    return _PLANS[key]
 
 
 def names(plan: Plan, kind: str) -> list[str]:
@@ -553,6 +560,24 @@ def test_lines_stand_at_the_values_of_their_option(
     lines = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()}
     assert lines == {name: ([0.1, 1.0], pytest.approx([25.0, 70.0])) for name in ("paper", "scratch")}
     assert len(axes.collections) == 2  # bands
+    plt.close(drawn[0])
+
+
+def test_bars_name_the_one_pre_training_that_is_finished(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(folder, tmp_path / "a.yaml")
+    pairs = [("paper", "both"), ("paper", "sound")]
+    summary = Summary(
+        means={(*pair, "best", "uar"): made_up(0.5) for pair in pairs}, differences={},
+        headline=dict.fromkeys([*pairs, ("no contrast", "both")], "best"),
+    )  # fmt: skip
+    drawn: list[Any] = []
+    monkeypatch.setattr(finetune.study.figure, "save_figure", lambda figure, path: drawn.append(figure))
+    draw_study(plan, summary, tmp_path / "figure.png")
+    legend = drawn[0].axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["paper"]
     plt.close(drawn[0])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def draw_study(plan: Plan, summary: Summary, path: Path) -> Path | None:
     if study.figure.kind == "lines":
         _lines(axes, plan, found, scale)
     else:
-        _bars(axes, found, scale)
+        _bars(axes, found, scale, study.cells)
     axes.set_ylabel(f"{score_title(metric)} on the test")
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
@@ -58,11 +58,14 @@ def interval_of(one: Estimate) -> Bounds:
     return one.both or one.speakers
 
 
-def _bars(axes: Any, found: Mapping[tuple[str, str], Estimate], scale: float) -> None:
+def _bars(
+    axes: Any, found: Mapping[tuple[str, str], Estimate], scale: float, cells: Collection[tuple[str, str]]
+) -> None:
     groups = list(dict.fromkeys(finetuning for _, finetuning in found))
     kinds = list(dict.fromkeys(pretraining for pretraining, _ in found))
     if len(groups) == 1:  # one group: names under the bars
         groups, kinds = kinds, groups
+        cells = [(finetuning, pretraining) for pretraining, finetuning in cells]
         found = {(finetuning, pretraining): one for (pretraining, finetuning), one in found.items()}
     width = 0.8 / len(kinds)
     lowest = min(0.0, *(one.mean for one in found.values()))
@@ -82,7 +85,7 @@ def _bars(axes: Any, found: Mapping[tuple[str, str], Estimate], scale: float) ->
     )
     if lowest < 0:
         axes.axhline(0, color="black", lw=0.8)
-    if len(kinds) > 1:
+    if len({kind for kind, _ in cells}) > 1:  # of those that are not drawn yet, too: which one this is
         axes.legend(fontsize=7)
 
 
