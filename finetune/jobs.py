@@ -55,7 +55,7 @@ class JobRunner:
 
     A SIGTERM or SIGINT to this process becomes a SIGTERM to every job, with all the processes it started; a second
     one kills them. If this process is killed, the system sends its jobs a SIGTERM (on Linux). A job whose folder is
-    still in use, by a job of an earlier start, waits for it.
+    still in use, by a job of another start, waits for it.
 
     Args:
         slots: environment variables for the jobs of each slot, for instance which devices they see.
@@ -145,9 +145,7 @@ class JobRunner:
             os.close(lock)
             if job.name not in self._told:
                 self._told.add(job.name)
-                logger.warning(
-                    "%s: a job of an earlier start still runs in %s; waiting for its end", job.name, job.folder
-                )
+                logger.warning("%s: a job of another start still runs in %s; waiting for its end", job.name, job.folder)
             return None
         return lock
 

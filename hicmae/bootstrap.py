@@ -11,6 +11,7 @@ Shapes: N clips, C classes, G groups that are drawn as one (speakers), R resampl
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,8 @@ class Resampled:
 
     scores: dict[str, NDArray[np.float64]]
     """By score, (R,). Predictions for the same speakers are drawn alike, so that their differences are paired."""
+    every: dict[str, float]
+    """By score, of all the clips, each once."""
     over: str
     groups: int
 
@@ -116,7 +119,7 @@ def resampled_scores(
     scores: dict[str, list[NDArray[np.float64]]] = {}
     counts = _ClassCounts(group, groups, *classes) if classes is not None else None
     moments = {name: _Moments(group, groups, *both) for name, both in (dimensions or {}).items()}
-    for weights in _weights(groups, settings):
+    for weights in itertools.chain([np.ones((1, groups))], _weights(groups, settings)):
         part: dict[str, NDArray[np.float64]] = {}
         if counts is not None:
             found = confusion_scores(counts.resampled(weights))
@@ -127,7 +130,12 @@ def resampled_scores(
             part |= {f"{score}_{name}": values[score] for name, values in each.items()}
         for name, values in part.items():
             scores.setdefault(name, []).append(values)
-    return Resampled(scores={name: np.concatenate(values) for name, values in scores.items()}, over=over, groups=groups)
+    return Resampled(
+        scores={name: np.concatenate(values[1:]) for name, values in scores.items()},
+        every={name: float(values[0][0]) for name, values in scores.items()},
+        over=over,
+        groups=groups,
+    )
 
 
 def sum_intervals(

@@ -25,17 +25,18 @@ CLASSES = ("a", "b", "c", "d", "e")
 
 def run(
     root: Path, *, temperature: float = 2.0, seed: int = 0, label: str = "", followed: bool = True, part: str = "test",
-    classes: tuple[str, ...] = CLASSES, test_clips: int = 1000,
+    classes: tuple[str, ...] = CLASSES, test_clips: int = 1000, clips: str = "",
 ) -> Path:  # fmt: skip
     """A run directory whose predictions are too sure by ``temperature``, and whose curve gains ``0.1 + seed / 10``."""
     root.mkdir(parents=True)
     tables = []
-    for name, clips in (("val", 3000), (part, test_clips)):
-        truth, number = calibrated(clips, seed=seed + (name == "val") * 100)
+    for name, count in (("val", 3000), (part, test_clips)):
+        truth, number = calibrated(count, seed=seed + (name == "val") * 100)
         given = scaled(truth, 1 / temperature)
         table: dict[str, Any] = {
-            "checkpoint": "best", "split": name, "protocol": label, "clip_id": [f"{name}{i}" for i in range(clips)],
-            "subject": [f"{name}{i % 25:02d}" for i in range(clips)], "label": np.array(CLASSES)[number],
+            "checkpoint": "best", "split": name, "protocol": label,
+            "clip_id": [f"{clips}{name}{i}" for i in range(count)],
+            "subject": [f"{name}{i % 25:02d}" for i in range(count)], "label": np.array(CLASSES)[number],
             "predicted": np.array(CLASSES)[given.argmax(axis=1)], "n_segments": 2 if name == "test" else 1,
         }  # fmt: skip
         table |= {f"probability_{one}": given[:, i] for i, one in enumerate(CLASSES)}
@@ -60,7 +61,7 @@ def hidden(*arguments: Any) -> int:
 
 
 def test_a_page_of_several_runs(tmp_path: Path) -> None:
-    folders = [run(tmp_path / "seeds" / f"seed{i}", seed=i) for i in range(3)]
+    folders = [run(tmp_path / "seeds" / f"seed{i}", seed=i, clips=f"{i}/") for i in range(3)]
     assert hidden(*folders, "--out", tmp_path / "out") == 0
     values = json.loads((tmp_path / "out" / "hidden.json").read_text())
     page = (tmp_path / "out" / "hidden.md").read_text()
@@ -77,6 +78,7 @@ def test_a_page_of_several_runs(tmp_path: Path) -> None:
         assert found["after"]["ece"] < 0.5 * found["before"]["ece"]
     pooled = values["calibration"]["all runs"]
     assert pooled["after"]["ece"] < 2 * pooled["ece_by_chance"] < 0.1
+    assert "err alike" not in page
     assert "another number of windows than the validation" in page
     rows = pd.read_csv(tmp_path / "out" / "calibration.csv")
     assert set(rows["when"]) == {"before", "after", "difference"}
@@ -87,6 +89,15 @@ def test_a_page_of_several_runs(tmp_path: Path) -> None:
     assert len(speakers) == 75
     means = speakers.groupby("subject")["war"].mean()
     assert values["speakers"]["war"]["lowest_tenth"] == pytest.approx(means.nsmallest(3).mean())
+
+
+def test_no_ece_by_chance_of_runs_that_tested_the_same_clips(tmp_path: Path) -> None:
+    folders = [run(tmp_path / f"seed{i}", seed=i, test_clips=50) for i in range(2)]
+    assert hidden(*folders, "--out", tmp_path / "out") == 0
+    values = json.loads((tmp_path / "out" / "hidden.json").read_text())["calibration"]
+    assert values["all runs"]["ece_by_chance"] is None
+    assert values["seed0"]["ece_by_chance"] > 0
+    assert "Runs that tested the same clips err alike on them" in (tmp_path / "out" / "hidden.md").read_text()
 
 
 def test_a_section_without_material_says_what_is_missing(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_folder_in_use_is_waited_for(tmp_path: Path, caplog: pytest.LogCapture
         )
     thread.join()
     assert order == ["b", "a"]
-    assert caplog.text.count("a: a job of an earlier start still runs") == 1
+    assert caplog.text.count("a: a job of another start still runs") == 1
 
 
 def test_an_error_leaves_no_job_behind(tmp_path: Path) -> None:

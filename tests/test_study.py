@@ -27,8 +27,10 @@ from finetune.jobs import LOG, Job
 from finetune.study.figure import draw_study
 from finetune.study.grid import RESULTS, Run, every_run
 from finetune.study.intervals import Estimate
-from finetune.study.job import run_study
+from finetune.study.job import reason_of, run_study
+from finetune.study.output import write_outputs
 from finetune.study.plan import Plan, plan_study
+from finetune.study.results import read_scores
 from finetune.study.spec import read_study
 from finetune.study.store import FINISHED, Store
 from finetune.study.summary import Summary
@@ -97,8 +99,15 @@ def study(folder: Path, path: Path, **changes: Any) -> Path:
     return path
 
 
+_PLANS: dict[str, Plan] = {}
+
+
 def plan_of(folder: Path, path: Path, **changes: Any) -> Plan:
-    return plan_study(read_study(study(folder, path, **changes)))
+    """Planned once for all tests that ask for the same, as every variant is read anew."""
+    key = repr((folder, changes))
+    if key not in _PLANS:
+        _PLANS[key] = plan_study(read_study(study(folder, path, **changes)))
+    return _PLANS[key]
 
 
 def names(plan: Plan, kind: str) -> list[str]:
@@ -201,6 +210,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no folds": ({"folds": [1]}, "the corpus has one fixed division"),
     "clips": ({"corpus__labelled": "no/where.csv"}, "no/where.csv"),
     "figure": ({"figure": {"kind": "lines"}}, "lines need the option whose values are on the axis"),
+    "axis": (
+        {"figure": {"kind": "lines", "x": "finetuning.data.label_fractoin"}},
+        "no option of finetuning; did you mean 'data.label_fraction'",
+    ),
+    "axis of names": ({"figure": {"kind": "lines", "x": "finetuning.model.modalities"}}, "no number in any variant"),
+    "logarithm": (
+        {"figure": {"kind": "lines", "x": "pretraining.model.objective.contrastive_weight", "log": True}},
+        "0.0 in 'no contrast', which a logarithmic axis has no place for",
+    ),
     "seeds": ({"seeds": [1, 1]}, "seeds: .* not a list of different whole numbers"),
 }
 
@@ -309,6 +327,11 @@ def test_a_run_that_fails_leaves_a_hole_and_the_rest_goes_on(
     assert "5 of 8 rows are finished" in report
     assert f"- fine-tuning no contrast, sound, seed 0: {reason}" in report
     assert "2 runs that need it are left out" in caplog.text
+    # The reason is remembered by later starts that do not try again.
+    assert run_study(plan, store, out, only="no contrast, both") == 0
+    write_outputs(plan, Store(tmp_path / "runs"), tmp_path / "again", {})
+    for place in (out, tmp_path / "again"):
+        pd.testing.assert_frame_equal(pd.read_csv(place / "table.csv"), table)
     (stubs / "broken").write_text("")
     before = len(ran(stubs))
     assert run_study(plan, store, out) == 0
@@ -316,6 +339,67 @@ def test_a_run_that_fails_leaves_a_hole_and_the_rest_goes_on(
         "no contrast, sound, seed 0", "paper, both, seed 1", "paper, seed 1", "paper, sound, seed 1",
     ]  # fmt: skip
     assert (pd.read_csv(out / "table.csv").status == "finished").all()
+
+
+def test_a_reason_says_what_the_last_words_do_not(tmp_path: Path) -> None:
+    job = Job(name="a", command=[], folder=tmp_path)
+    (tmp_path / LOG).write_text("12:00:00 ERROR out of luck\n\n")
+    assert reason_of(job, 7) == "out of luck"
+    assert reason_of(job, 0) == "it ended well and left no results; the last it said: out of luck"
+    assert reason_of(job, -9) == "ended by SIGKILL, as when memory runs out; the last it said: out of luck"
+    assert reason_of(job, -15) == "ended by SIGTERM; the last it said: out of luck"
+    (tmp_path / LOG).write_text("")
+    assert reason_of(job, 7) == "status 7"
+
+
+def test_a_run_that_another_study_began_meanwhile_is_found_by_whatever_name(folder: Path, tmp_path: Path) -> None:
+    ours = plan_of(folder, tmp_path / "a.yaml", pretraining__variants={"ours": {}}).rows[0].run
+    theirs = plan_of(folder, tmp_path / "b.yaml", pretraining__variants={"theirs": {}}).rows[0].run
+    assert ours.digest == theirs.digest
+    first, second = Store(tmp_path / "runs"), Store(tmp_path / "runs")
+    assert not first.is_finished(ours)  # looks for it before the other makes its folder
+    second.prepare(theirs.needs[0])
+    second.prepare(theirs)
+    first.prepare(ours)
+    assert first.folder(ours) == second.folder(theirs)
+    assert len(list(tmp_path.glob("runs/finetune-*"))) == 1
+
+
+def test_a_kill_while_checkpoints_are_removed_does_not_undo_a_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, store = plan_of(folder, tmp_path / "a.yaml").rows[0].run, Store(tmp_path / "runs")
+    for name in RESULTS[run.kind]:
+        (store.folder(run) / name).parent.mkdir(parents=True, exist_ok=True)
+        (store.folder(run) / name).touch()
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.finish(run, 1.0)
+    assert store.is_finished(run)
+
+
+def test_a_probe_is_chosen_by_the_lowest_error(folder: Path, tmp_path: Path) -> None:
+    plan = plan_of(
+        folder, tmp_path / "a.yaml", finetuning__variants={"frozen": {"job": "probe"}}, metrics=["mae_valence", "mae"]
+    )
+    row, store = plan.rows[0], Store(tmp_path / "runs")
+    place = store.folder(row.run) / "probe"
+    place.mkdir(parents=True)
+    found: list[dict[str, Any]] = [
+        {"feature": feature, "method": "linear", "task": "valence", "setting": "1"}
+        | {part: {"mae_valence": value, "mae": value} for part in ("val", "test")}
+        for feature, value in (("a", 0.3), ("b", 0.1), ("c", None), ("d", 0.2))
+    ]
+    found[2]["test"] = found[0]["test"]
+    about = {"label": "", "labels": {"classes": {}, "dimensions": ["valence"]}}
+    (place / "probe.json").write_text(json.dumps({"about": about, "rows": found}))
+    names = ["feature", "method", "task", "split", "clip_id"]
+    pd.DataFrame([["b", "linear", "valence", "test", "x"]], columns=names).to_parquet(place / "predictions.parquet")
+    assert read_scores(plan.study, row, store)[0].detail == "b, linear (1)"
 
 
 def test_a_study_that_was_killed_repeats_no_finished_run(folder: Path, stubs: Path, tmp_path: Path) -> None:
@@ -363,8 +447,10 @@ def test_some_rows_alone(folder: Path, stubs: Path, tmp_path: Path) -> None:
     plan, store = plan_of(folder, tmp_path / "a.yaml"), Store(tmp_path / "runs")
     assert run_study(plan, store, tmp_path / "out", only="paper, both, seed 0") == 0
     assert ran(stubs) == ["paper, seed 0", "paper, both, seed 0"]
-    with pytest.raises(ValueError, match="there is no such row"):
-        run_study(plan, store, tmp_path / "out", only="papr")
+    for wrong, reason in (({"only": "papr"}, "there is no such row"), ({"only": "(paper"}, "put a backslash before"),
+                          ({"parallel": 0}, "must be at least 1")):  # fmt: skip
+        with pytest.raises(ValueError, match=reason):
+            run_study(plan, store, tmp_path / "out", **wrong)  # type: ignore[arg-type]
 
 
 def test_check_lists_runs_and_runs_nothing(
@@ -451,13 +537,17 @@ def made_up(mean: float) -> Estimate:
 def test_lines_stand_at_the_values_of_their_option(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shares = {"all": 1.0, "few": 0.1}
+    shares: dict[str, float | None] = {"all": None, "few": 0.1}
     plan = plan_of(
         folder, tmp_path / "a.yaml", pretraining__variants={"paper": {}, "scratch": None},
-        finetuning__variants={name: {"data.label_fraction": share} for name, share in shares.items()},
+        finetuning__variants={  # the default has its place as well
+            name: {} if share is None else {"data.label_fraction": share} for name, share in shares.items()
+        },
         figure={"kind": "lines", "x": "finetuning.data.label_fraction", "log": True},
     )  # fmt: skip
-    pairs = {(start, name): 0.2 + 0.5 * share for start in ("paper", "scratch") for name, share in shares.items()}
+    pairs = {
+        (start, name): 0.2 + 0.5 * (share or 1) for start in ("paper", "scratch") for name, share in shares.items()
+    }
     summary = Summary(
         means={(*pair, "best", metric): made_up(mean) for pair, mean in pairs.items() for metric in ("uar", "war")},
         differences={}, headline=dict.fromkeys(pairs, "best"),
@@ -470,6 +560,24 @@ def test_lines_stand_at_the_values_of_their_option(
     lines = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()}
     assert lines == {name: ([0.1, 1.0], pytest.approx([25.0, 70.0])) for name in ("paper", "scratch")}
     assert len(axes.collections) == 2  # bands
+    plt.close(drawn[0])
+
+
+def test_bars_name_the_one_pre_training_that_is_finished(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(folder, tmp_path / "a.yaml")
+    pairs = [("paper", "both"), ("paper", "sound")]
+    summary = Summary(
+        means={(*pair, "best", "uar"): made_up(0.5) for pair in pairs}, differences={},
+        headline=dict.fromkeys([*pairs, ("no contrast", "both")], "best"),
+    )  # fmt: skip
+    drawn: list[Any] = []
+    monkeypatch.setattr(finetune.study.figure, "save_figure", lambda figure, path: drawn.append(figure))
+    draw_study(plan, summary, tmp_path / "figure.png")
+    legend = drawn[0].axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["paper"]
     plt.close(drawn[0])
 
 

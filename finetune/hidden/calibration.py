@@ -75,7 +75,9 @@ def calibration_section(runs: Sequence[HiddenRun], figures: Path) -> Section:
         },
     )
     table = pd.DataFrame(rows)
-    chance = {name: ece_by_chance(given["after"]) for name, given in versions.items()}
+    chance: dict[str, float | None] = {name: ece_by_chance(given["after"])[0] for name, given in versions.items()}
+    if _share_clips(usable):
+        chance[ALL] = None
     lines = [
         *_summary(table, temperatures, chance),
         "",
@@ -90,7 +92,7 @@ def calibration_section(runs: Sequence[HiddenRun], figures: Path) -> Section:
     values: dict[str, Any] = {
         name: {
             "temperature": temperatures[name].value if name in temperatures else None,
-            "ece_by_chance": chance[name][0],
+            "ece_by_chance": chance[name],
             **{when: calibration_errors(given, labels[name]) for when, given in versions[name].items()},
         }
         for name in versions
@@ -104,6 +106,11 @@ def _predictions(run: HiddenRun, part: str) -> tuple[NDArray[np.float64], NDArra
     number = {name: i for i, name in enumerate(run.classes)}
     probabilities: NDArray[np.float64] = table[[f"probability_{name}" for name in run.classes]].to_numpy(np.float64)
     return probabilities, np.array([number[name] for name in table["label"]], dtype=np.int64)
+
+
+def _share_clips(runs: Sequence[HiddenRun]) -> bool:
+    tested = [clip for run in runs for clip in run.part(TEST)["clip_id"]]
+    return len(set(tested)) < len(tested)
 
 
 def _rows(
@@ -120,9 +127,7 @@ def _rows(
     return rows
 
 
-def _summary(
-    table: pd.DataFrame, temperatures: dict[str, Temperature], chance: dict[str, tuple[float, float]]
-) -> list[str]:
+def _summary(table: pd.DataFrame, temperatures: dict[str, Temperature], chance: dict[str, float | None]) -> list[str]:
     """ECE and temperature of each run; then all errors of the last row's clips."""
     at = {(row["run"], row["when"], row["error"]): row for row in table.to_dict("records")}
     rows = [
@@ -130,7 +135,7 @@ def _summary(
             name,
             f"{temperatures[name].value:.2f}" if name in temperatures else "",
             *(_shown("ece", at[name, when, "ece"]) for when in ("before", "after", "difference")),
-            f"{100 * by_chance[0]:.1f}",
+            "-" if by_chance is None else f"{100 * by_chance:.1f}",
         ]
         for name, by_chance in chance.items()
     ]
@@ -165,6 +170,11 @@ def _remarks(usable: Sequence[HiddenRun], runs: Sequence[HiddenRun], temperature
         said.append(
             "The test averages another number of windows than the validation, which changes how sure the model is: "
             "with data.val_segments equal to data.test_segments the temperature is fitted to what it is used on."
+        )
+    if _share_clips(usable):
+        said.append(
+            "Runs that tested the same clips err alike on them, so that their clips together are fewer than they look: "
+            "all runs have no ECE by chance."
         )
     if limits := [name for name, one in temperatures.items() if one.at_limit]:
         said.append(f"No best temperature exists for {', '.join(limits)}: the one shown is where the search ends.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from finetune.study.intervals import Bounds, Estimate
-from finetune.study.plan import Plan
+from finetune.study.plan import Plan, is_number
 from finetune.study.summary import Summary
 from hicmae.figures.canvas import save_figure
 from hicmae.score_text import score_title
@@ -28,24 +28,26 @@ def draw_study(plan: Plan, summary: Summary, path: Path) -> Path | None:
     metric = study.metrics[0]
     found: dict[tuple[str, str], Estimate] = {}
     for pair, kind in summary.headline.items():
-        one = summary.means[(*pair, kind, metric)]
-        if one.mean == one.mean:
+        one = summary.means.get((*pair, kind, metric))
+        if one is not None and one.mean == one.mean:
             found[pair] = one
     if not found:
+        path.unlink(missing_ok=True)  # of an earlier state of the runs
         return None
     scale = 100.0 if score_title(metric).endswith(_PERCENT) else 1.0
     figure, axes = plt.subplots(figsize=(max(5.0, 1.5 + 0.5 * len(found)), 3.8), layout="constrained")
     if study.figure.kind == "lines":
         _lines(axes, plan, found, scale)
     else:
-        _bars(axes, found, scale)
+        _bars(axes, found, scale, study.cells)
     axes.set_ylabel(f"{score_title(metric)} on the test")
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8)
     synthetic = "synthetic corpus, " if study.corpus.synthetic is not None else ""
     few, many = min(one.n for one in found.values()), max(one.n for one in found.values())
-    over = "speakers and seeds" if many > 1 else "speakers"
+    who = "speakers" if all(one.over == "subjects" for one in found.values()) else "clips"
+    over = f"{who} and seeds" if many > 1 else who
     seeds = f"{many} seed{'s' if many > 1 else ''}" if few == many else f"{few} to {many} seeds"
     axes.set_title(f"{study.title}\n{synthetic}{seeds}, 95% intervals over {over}", fontsize=9)
     return save_figure(figure, path)
@@ -56,11 +58,14 @@ def interval_of(one: Estimate) -> Bounds:
     return one.both or one.speakers
 
 
-def _bars(axes: Any, found: Mapping[tuple[str, str], Estimate], scale: float) -> None:
+def _bars(
+    axes: Any, found: Mapping[tuple[str, str], Estimate], scale: float, cells: Collection[tuple[str, str]]
+) -> None:
     groups = list(dict.fromkeys(finetuning for _, finetuning in found))
     kinds = list(dict.fromkeys(pretraining for pretraining, _ in found))
     if len(groups) == 1:  # one group: names under the bars
         groups, kinds = kinds, groups
+        cells = [(finetuning, pretraining) for pretraining, finetuning in cells]
         found = {(finetuning, pretraining): one for (pretraining, finetuning), one in found.items()}
     width = 0.8 / len(kinds)
     lowest = min(0.0, *(one.mean for one in found.values()))
@@ -80,7 +85,7 @@ def _bars(axes: Any, found: Mapping[tuple[str, str], Estimate], scale: float) ->
     )
     if lowest < 0:
         axes.axhline(0, color="black", lw=0.8)
-    if len(kinds) > 1:
+    if len({kind for kind, _ in cells}) > 1:  # of those that are not drawn yet, too: which one this is
         axes.legend(fontsize=7)
 
 
@@ -116,5 +121,4 @@ def _on_axis(plan: Plan, name: str) -> bool:
     axis, option = plan.study.figure.x.split(".", 1)
     if axis == "pretraining" and plan.study.pretrainings[name].kind != "run":
         return False
-    value = plan.values[axis][name].get(option)
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number(plan.values[axis][name].get(option))

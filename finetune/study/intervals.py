@@ -15,6 +15,7 @@ Shapes: S seeds, F folds, R resamples.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,10 +47,12 @@ class Estimate:
     both: Bounds
     groups: int
     """Test speakers, the fewest of any fold."""
+    over: str = "subjects"
+    """What was drawn for ``speakers`` and ``both``: subjects, or clips where clips do not say whose they are."""
 
 
-def estimate(cell: Cell, metric: str, settings: Resampling = SETTINGS) -> Estimate:
-    """Of a score of one pair of variants.
+def estimate(cell: Cell, metric: str, settings: Resampling = SETTINGS) -> Estimate | None:
+    """Of a score of one pair of variants; ``None`` where no seed has all the folds that are there.
 
     Args:
         cell: its finished rows; seeds that lack a fold that others have are left out.
@@ -57,11 +60,12 @@ def estimate(cell: Cell, metric: str, settings: Resampling = SETTINGS) -> Estima
         settings: of the bootstrap.
     """
     whole = _whole_seeds(cell)
+    if not whole:
+        return None
     if any(one.values[metric] is None for one in whole.values()):
         return _undefined(whole)
     values = {key: float(one.values[metric] or 0.0) for key, one in whole.items()}
-    drawn, groups = _resampled(whole, metric, settings)
-    return _estimate(values, drawn, groups, settings)
+    return _estimate(values, _resampled(whole, metric, settings), settings)
 
 
 def difference(cell: Cell, reference: Cell, metric: str, settings: Resampling = SETTINGS) -> Estimate | None:
@@ -80,9 +84,12 @@ def difference(cell: Cell, reference: Cell, metric: str, settings: Resampling = 
     common = {key: set(ours[key].predictions["clip_id"]) & set(theirs[key].predictions["clip_id"]) for key in keys}
     if not all(common.values()):
         return None
-    drawn, groups = _resampled(ours, metric, settings, common)
-    other, _ = _resampled(theirs, metric, settings, common)
-    return _estimate(values, {key: drawn[key] - other[key] for key in drawn}, groups, settings)
+    drawn, other = (_resampled(cell, metric, settings, common) for cell in (ours, theirs))
+    for key in keys:  # the scores that the runs gave themselves are of all their clips
+        if not len(common[key]) == len(ours[key].predictions) == len(theirs[key].predictions):
+            values[key] = drawn.every[key] - other.every[key]
+    differences = {key: drawn.scores[key] - other.scores[key] for key in drawn.scores}
+    return _estimate(values, dataclasses.replace(drawn, scores=differences), settings)
 
 
 def t_interval(values: NDArray[np.float64], level: float) -> Bounds:
@@ -103,11 +110,22 @@ def _undefined(cell: Cell) -> Estimate:
     return Estimate(mean=math.nan, sd=None, n=n, seeds=None, speakers=None, both=None, groups=0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """Scores of rows with speakers drawn."""
+
+    scores: dict[tuple[int, int | None], NDArray[np.float64]]
+    """(R,) each."""
+    every: dict[tuple[int, int | None], float]
+    """Of all the clips, each once."""
+    over: str
+    groups: int
+
+
 def _resampled(
     cell: Cell, metric: str, settings: Resampling, clips: Mapping[tuple[int, int | None], set[str]] | None = None
-) -> tuple[dict[tuple[int, int | None], NDArray[np.float64]], int]:
-    """Scores of each row with speakers drawn, (R,) each, and how many speakers there are."""
-    drawn, groups = {}, []
+) -> _Drawn:
+    drawn = {}
     folds = sorted({fold or 0 for _, fold in cell})
     for key, one in cell.items():
         table = one.predictions
@@ -122,20 +140,22 @@ def _resampled(
                 resamples=settings.resamples, level=settings.level, seed=settings.seed + folds.index(key[1] or 0)
             ),
         )
-        drawn[key] = found.scores[metric]
-        groups.append(found.groups)
-    return drawn, min(groups)
+        drawn[key] = found
+    return _Drawn(
+        scores={key: one.scores[metric] for key, one in drawn.items()},
+        every={key: one.every[metric] for key, one in drawn.items()},
+        over=", ".join(sorted({one.over for one in drawn.values()}, key=lambda over: over != "subjects")),
+        groups=min(one.groups for one in drawn.values()),
+    )
 
 
-def _estimate(
-    values: Mapping[tuple[int, int | None], float],
-    drawn: Mapping[tuple[int, int | None], NDArray[np.float64]],
-    groups: int,
-    settings: Resampling,
-) -> Estimate:
+def _estimate(values: Mapping[tuple[int, int | None], float], drawn: _Drawn, settings: Resampling) -> Estimate:
+    groups = drawn.groups
     seeds = sorted({seed for seed, _ in values})
     of_seeds = np.array([np.mean([value for (seed, _), value in values.items() if seed == one]) for one in seeds])
-    resampled = np.stack([np.mean([row for (seed, _), row in drawn.items() if seed == one], axis=0) for one in seeds])
+    resampled = np.stack(
+        [np.mean([row for (seed, _), row in drawn.scores.items() if seed == one], axis=0) for one in seeds]
+    )
     rng = np.random.default_rng([settings.seed, len(seeds)])
     chosen = rng.integers(0, len(seeds), size=(settings.resamples, len(seeds)))  # (R, S)
     with_seeds = np.take_along_axis(resampled.T, chosen, axis=1).mean(axis=1)
@@ -147,6 +167,7 @@ def _estimate(
         speakers=percentile_bounds(resampled.mean(axis=0), groups, settings),
         both=percentile_bounds(with_seeds, groups, settings) if len(seeds) > 1 else None,
         groups=groups,
+        over=drawn.over,
     )
 
 

@@ -71,7 +71,10 @@ def run_study(plan: Plan, store: Store, out: Path, *, parallel: int | None = Non
         The exit status.
     """
     slots = _slots(plan, parallel)
-    chosen = [row.run for row in plan.rows if only is None or re.search(only, row.run.name)]
+    try:
+        chosen = [row.run for row in plan.rows if only is None or re.search(only, row.run.name)]
+    except re.error as error:
+        raise ValueError(f"--only {only}: {error}; put a backslash before what is meant as it stands") from error
     if not chosen:
         raise ValueError(f"--only {only}: there is no such row; --check lists them")
     todo = _unfinished(chosen, store)
@@ -101,6 +104,7 @@ def run_study(plan: Plan, store: Store, out: Path, *, parallel: int | None = Non
             logger.info("%s: stopped", run.name)
         else:
             failed[run.digest] = reason_of(job, status)
+            store.fail(run, failed[run.digest])
             lost = [digest for digest, one in todo.items() if digest != run.digest and _needs(one, run)]
             logger.error(
                 "%s failed with status %d; the end of %s says why: %s%s", run.name, status, job.folder / LOG,
@@ -114,7 +118,9 @@ def run_study(plan: Plan, store: Store, out: Path, *, parallel: int | None = Non
     if runner.stopped_by is not None:
         logger.warning("stopped by %s; give the same line again to go on", signal.Signals(runner.stopped_by).name)
         return 128 + runner.stopped_by
-    return 1 if any(text.startswith("failed") for text in status.values()) or failed else 0
+    asked = {run.digest for run in chosen}
+    texts = [status[number] for number, row in enumerate(plan.rows) if row.run.digest in asked]
+    return 1 if any(text.startswith("failed") for text in texts) or failed else 0
 
 
 def _job(run: Run, store: Store) -> Job:
@@ -124,8 +130,14 @@ def _job(run: Run, store: Store) -> Job:
 
 
 def reason_of(job: Job, status: int) -> str:
-    """The last words of a run that failed, without the time at which they were said."""
-    return _TIME.sub("", last_line(job.folder / LOG)) or f"status {status}"
+    """Why a run failed: its last words, without the time at which they were said, and what they do not say."""
+    said = _TIME.sub("", last_line(job.folder / LOG))
+    if status > 0:
+        return said or f"status {status}"
+    end = "it ended well and left no results" if status == 0 else f"ended by {signal.Signals(-status).name}"
+    if -status == signal.SIGKILL:
+        end += ", as when memory runs out"
+    return f"{end}; the last it said: {said}" if said else end
 
 
 def plan_lines(plan: Plan, store: Store) -> list[str]:
@@ -167,7 +179,7 @@ def _needs(run: Run, other: Run) -> bool:
 def _slots(plan: Plan, parallel: int | None) -> list[dict[str, str]]:
     if not plan.on_gpu:
         threads = plan.study.threads
-        count = parallel or max(1, (os.cpu_count() or 1) // threads)
+        count = max(1, len(os.sched_getaffinity(0)) // threads) if parallel is None else parallel
         slots = device_slots(count, accelerator="cpu", devices=1)
         return [slot | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} for slot in slots]
     return device_slots(parallel, accelerator=plan.accelerator, devices=plan.devices)

@@ -27,12 +27,15 @@ def write_outputs(plan: Plan, store: Store, out: Path, failed: Mapping[str, str]
         plan: of the study.
         store: of its runs.
         out: folder.
-        failed: the reason of each run that failed, by digest.
+        failed: the reason of each run that failed now, by digest; of those that did before, the store knows.
 
     Returns:
         The status of each row, by its number.
     """
     study = plan.study
+    runs = every_run(plan.rows)
+    before = {digest: reason for digest, run in runs.items() if (reason := store.failure(run)) is not None}
+    failed = before | dict(failed)
     status = {number: _status(row, store, failed) for number, row in enumerate(plan.rows)}
     scores: dict[int, list[Scores]] = {}
     for number, row in enumerate(plan.rows):
@@ -43,7 +46,6 @@ def write_outputs(plan: Plan, store: Store, out: Path, failed: Mapping[str, str]
                 status[number] = f"failed: {error}"
                 logger.error("%s: %s", row.run.name, error)
     summary = summarise(study, plan.rows, scores)
-    runs = every_run(plan.rows)
     seconds = {digest: store.seconds(run) for digest, run in runs.items() if store.is_finished(run)}
     _csv(tidy_table(study, plan.rows, scores, status, store), out / "table.csv")
     _csv(means_table(summary), out / "summary.csv")

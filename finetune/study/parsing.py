@@ -38,6 +38,8 @@ class Parsed:
 
     config: Any
     """By attributes, as in the YAML."""
+    values: Mapping[str, Any]
+    """All of them, defaults included, as plain values by dotted name."""
     material: Mapping[str, Any]
     """What of them decides results and is not the job's default, by dotted name. A new option of a later version, left
     at its default, changes nothing here."""
@@ -92,7 +94,7 @@ class JobParser:
             for name, value in sorted(flat.items())
             if name not in skipped and (name in _ALWAYS or self._defaults.get(name) != value)
         }
-        return Parsed(config=self._cli.config.fit, material=material)
+        return Parsed(config=self._cli.config.fit, values=flat, material=material)
 
     def _hint(self, options: Mapping[str, Any]) -> str:
         groups = {name.rsplit(".", depth)[0] for name in self._defaults for depth in range(1, name.count(".") + 1)}

@@ -12,7 +12,7 @@ from finetune.data import open_source
 from finetune.settings import content_of
 from finetune.start import choose_start
 from finetune.study.grid import Link, Row, Run, corpus_run, shards_run
-from finetune.study.options import flatten, read_yaml, refuse_unknown, with_options
+from finetune.study.options import flatten, nearest, read_yaml, refuse_unknown, with_options
 from finetune.study.parsing import Parsed, job_parser
 from finetune.study.spec import Finetuning, Pretraining, Study
 from hicmae.backbone import MODALITIES
@@ -94,15 +94,24 @@ class _Planner:
             for seed in study.seeds
             for fold in self._folds(pretraining, finetuning)
         ]  # fmt: skip
+        values = {
+            "pretraining": {
+                name: {**(begin.parsed.values if begin.parsed else {}), **dict(flatten(begin.settings))}
+                for name, begin in self.begins.items()
+            },
+            "finetuning": {
+                name: {**parsed.values, **dict(flatten(found))}
+                for (_, name), (found, parsed) in self.finetunings.items()
+            },
+        }
+        _check_axis(study, values)
+        accelerators = [str(one.trainer.accelerator) for one in configs]
         return Plan(
             study=study,
             rows=tuple(rows),
-            values={
-                "pretraining": {name: dict(flatten(begin.settings)) for name, begin in self.begins.items()},
-                "finetuning": {name: dict(flatten(found)) for (_, name), (found, _) in self.finetunings.items()},
-            },
+            values=values,
             on_gpu=self.on_gpu,
-            accelerator=str(configs[0].trainer.accelerator),
+            accelerator=next((one for one in accelerators if one != "cpu"), "cpu"),
             devices=_most([one.trainer.devices for one in configs]),
         )
 
@@ -292,6 +301,29 @@ def _check_model(preset: str | None, architecture: Mapping[str, Any], what: str)
         ModelConfig.preset(preset or "base", **architecture)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
+
+
+def _check_axis(study: Study, values: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Refuse lines over what no variant has a number for."""
+    if study.figure.kind != "lines":
+        return
+    axis, option = str(study.figure.x).split(".", 1)
+    known = {name for one in values[axis].values() for name in one}
+    if not any(is_number(one.get(option)) for one in values[axis].values()):
+        what = "no number in any variant" if option in known else f"no option of {axis}{nearest(option, known)}"
+        raise ValueError(f"{study.path}: figure.x: {option} is {what}")
+    if study.figure.log and (
+        low := [n for n, one in values[axis].items() if is_number(one.get(option)) and one[option] <= 0]
+    ):
+        raise ValueError(
+            f"{study.path}: figure.log: {option} is {values[axis][low[0]][option]} in {low[0]!r}, which a logarithmic "
+            "axis has no place for; set log: false"
+        )
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value has a place on an axis."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _seeds(seed: int) -> dict[str, Any]:

@@ -55,10 +55,13 @@ def study_report(
     done = sum(text == DONE for text in status.values())
     seeds = ", ".join(map(str, study.seeds))
     lines += [f"{done} of {len(rows)} rows are finished: {len(study.cells)} pairs of variants, seeds {seeds}.", ""]
-    lines += ["![figure](figure.png)", "", "## Scores on the test", ""]
+    lines += ["![figure](figure.png)", ""] if summary.headline else []
+    lines += ["## Scores on the test", ""]
     if paper:
         lines += [f"Some runs follow the {PAPER_PROTOCOL}; `protocol` in table.csv says which.", ""]
     lines += [_METHOD.format(level=SETTINGS.level, resamples=SETTINGS.resamples), ""]
+    if drawn := sorted({one.over for one in summary.means.values() if one.over != "subjects"}):
+        lines += [f"Not all clips say whose they are: what is drawn as speakers is {' or '.join(drawn)}.", ""]
     for metric in study.metrics:
         found = {key[:3]: one for key, one in summary.means.items() if key[3] == metric}
         lines += [f"### {score_title(metric)}", ""]
@@ -103,12 +106,16 @@ def _differences(study: Study, summary: Summary) -> list[str]:
 
 def _choices(rows: Sequence[Row], scores: Mapping[int, Sequence[Scores]]) -> list[str]:
     chosen = [
-        f"- {row.pretraining}, {row.finetuning}, seed {row.seed}: {one.detail}"
+        f"- {row.pretraining}, {row.finetuning}, seed {row.seed}{_fold(row)}: {one.detail}"
         for number, row in enumerate(rows)
         for one in scores.get(number, ())
         if one.detail
     ]
     return ["## Probes, as chosen on validation", "", *chosen, ""] if chosen else []
+
+
+def _fold(row: Row) -> str:
+    return "" if row.fold is None else f", fold {row.fold}"
 
 
 def _holes(rows: Sequence[Row], status: Mapping[int, str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from hicmae.data.splits import TEST, VAL
 
 CHECKPOINTS = ("best", "frozen", "last")
 """Kinds of scores of a row; the first one there is the one that is compared."""
+_ERRORS = ("mae", "rmse")
 DONE, NOT_RUN = "finished", "not run"
 COLUMNS = (
     "pretraining", "finetuning", "seed", "fold", "checkpoint", "metric", "value", "status", "detail", "protocol", "run",
@@ -94,7 +96,7 @@ def _probe(study: Study, row: Row, root: Path) -> Scores:
         raise ValueError(
             f"{row.run.name}: no {metric} of the feature {variant.feature}; there are {', '.join(features)}"
         )
-    best = max(rows, key=lambda one: -2.0 if one[VAL][metric] is None else one[VAL][metric])  # the first of equals
+    best = max(rows, key=lambda one: _merit(metric, one[VAL][metric]))  # the first of equals
     table = pd.read_parquet(root / "predictions.parquet")
     chosen = (
         (table["feature"] == best["feature"]) & (table["method"] == best["method"]) & (table["task"] == best["task"])
@@ -109,6 +111,13 @@ def _probe(study: Study, row: Row, root: Path) -> Scores:
         protocol=content["about"]["label"],
         detail=f"{best['feature']}, {best['method']} ({best['setting']})",
     )
+
+
+def _merit(metric: str, value: float | None) -> float:
+    """The higher, the better; an undefined score is worse than any."""
+    if value is None:
+        return -math.inf
+    return -value if metric.split("_")[0] in _ERRORS else value
 
 
 def _scores(found: Mapping[str, Any]) -> dict[str, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -12,6 +13,7 @@ from finetune.study.grid import RESULTS, Link, Run
 from finetune.study.options import with_options, write_yaml
 
 FINISHED, SETTINGS, IDENTITY = "finished.json", "study.yaml", "identity.json"
+_FAILED = "failed.json"
 _CHECKPOINTS = "checkpoints"
 
 
@@ -31,10 +33,12 @@ class Store:
 
     def folder(self, run: Run) -> Path:
         """Of a run, whatever the study that began it called its variants."""
-        if run.digest not in self._folders:
-            there = sorted(self.root.glob(f"{run.kind}*-{run.digest}"))
-            self._folders[run.digest] = there[0] if there else self.root / run.folder_name
-        return self._folders[run.digest]
+        if run.digest in self._folders:
+            return self._folders[run.digest]
+        there = sorted(self.root.glob(f"{run.kind}*-{run.digest}"))
+        if not there:  # another study may begin it before this one does, and call it something else
+            return self.root / run.folder_name
+        return self._folders.setdefault(run.digest, there[0])
 
     def is_finished(self, run: Run) -> bool:
         """Whether the marker, written last, and all results are there."""
@@ -46,11 +50,22 @@ class Store:
         return all((self.folder(run) / name).is_file() for name in RESULTS[run.kind])
 
     def finish(self, run: Run, seconds: float) -> None:
-        """Mark a run as finished; its checkpoints are removed before, unless they are to be kept."""
+        """Mark a run as finished; its checkpoints are removed after, unless they are to be kept: were they removed
+        before, and the process killed between, the run would begin anew."""
         folder = self.folder(run)
+        write(folder / FINISHED, json.dumps({"run": run.name, "digest": run.digest, "seconds": round(seconds, 1)}))
         if not self.keep_checkpoints:
             shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
-        write(folder / FINISHED, json.dumps({"run": run.name, "digest": run.digest, "seconds": round(seconds, 1)}))
+
+    def fail(self, run: Run, reason: str) -> None:
+        """Remember why a run failed, until it is begun again."""
+        with contextlib.suppress(OSError):  # the disk may be full: maybe that is the reason
+            write(self.folder(run) / _FAILED, json.dumps({"run": run.name, "reason": reason}))
+
+    def failure(self, run: Run) -> str | None:
+        """Why a run failed when it was last begun; ``None`` where it did not."""
+        path = self.folder(run) / _FAILED
+        return str(json.loads(path.read_text())["reason"]) if path.is_file() and not self.is_finished(run) else None
 
     def seconds(self, run: Run) -> float:
         """How long the process took that finished a run."""
@@ -60,6 +75,7 @@ class Store:
         """Write a run's settings into its folder; returns its command."""
         folder = self.folder(run)
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / _FAILED).unlink(missing_ok=True)
         write(folder / IDENTITY, json.dumps(dict(run.identity), indent=2, sort_keys=True))
         if run.kind in ("corpus", "shards"):
             return [sys.executable, "-m", "hicmae", *self._data_command(run)]

@@ -44,7 +44,9 @@ def summarise(study: Study, rows: Sequence[Row], scores: Mapping[int, Sequence[S
         for kind in kinds:
             cell = {key: one[kind] for key, one in found.items() if kind in one}
             for metric in study.metrics:
-                means[pretraining, finetuning, kind, metric] = estimate(cell, metric)
+                found_mean = estimate(cell, metric)
+                if found_mean is not None:
+                    means[pretraining, finetuning, kind, metric] = found_mean
     shown: dict[tuple[str, str], Cell] = {
         pair: {key: one[headline[pair]] for key, one in found.items() if headline[pair] in one}
         for pair, found in cells.items()
