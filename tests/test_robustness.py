@@ -185,7 +185,7 @@ def test_no_test_split_is_said(
 
 
 def test_of_a_model_of_sound_pictures_are_left_out_and_models_are_laid_over(
-    run: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     heard = exported(tmp_path / "export", seed=4, modalities=("audio",))
     root = tmp_path / "audio"
@@ -206,6 +206,15 @@ def test_of_a_model_of_sound_pictures_are_left_out_and_models_are_laid_over(
     assert "| level | A+V | A |" in page
     assert page.count("| - |") == 5  # blur and desynchronisation, of which A has none
     assert (out / "robustness.png").stat().st_size > 5000
+
+    content["about"]["protocol"] = "the paper's"  # of one model alone: it stands at that one
+    content["settings"]["test_without"] = "video"
+    (root / "robustness" / "robustness.json").write_text(json.dumps(content))
+    write_overlay({"A+V": run / "robustness", "A": root / "robustness"}, out)
+    page = (out / "robustness.md").read_text()
+    assert "| level | A+V | A [the paper's] |" in page
+    assert page.count("the paper's") == page.count("| level |")
+    assert "A and A+V were measured with other test_without" in caplog.text
 
     def fails(*arguments: str) -> str:
         assert main(["robustness", *arguments]) == 2
