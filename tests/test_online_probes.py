@@ -331,7 +331,10 @@ def test_that_nothing_has_moved_is_said_after_several_probes_and_with_its_error(
     early = history(0.3)
     early.rows = [row for row in early.rows if row.step < 5]
     assert stillness_warning(early, SPEC, 100) is None
-    assert "random weights at best 0.30" in sentence(history(0.4), 5, SPEC, (1,))
+    told = history(0.4)
+    told.rows += rows_of((5, "video_layer2", "effective_rank", 7.0))
+    assert "random weights at best 0.30" in sentence(told, 5, SPEC, (1,))
+    assert "effective rank video layer 2 7.0" in sentence(told, 5, SPEC, (1,))
     found = best(history(0.4).rows, "knn_uar_emotion")
     assert found is not None
     assert (found.value, found.step) == (0.4, 5)
