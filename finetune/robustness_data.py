@@ -93,6 +93,7 @@ class KeptBatches:
 
     def __iter__(self) -> Iterator[ClipBatch]:
         if self._batches is not None:
+            self._loader.close()
             yield from self._batches
             return
         batches: list[ClipBatch] = []
@@ -103,10 +104,9 @@ class KeptBatches:
                 logger.info("decoded, the test is %.2f GB: %s", size / 1e9, "kept" if fits else "decoded each time")
             if fits:
                 batches.append(batch)
+            if len(batches) == len(self):  # before the last one is handed on, after which the trainer asks for no more
+                self._batches = batches
             yield batch
-        if len(batches) == len(self):
-            self._batches = batches
-            self._loader.close()
 
 
 class TestSounds:

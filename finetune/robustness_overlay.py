@@ -22,7 +22,7 @@ from hicmae.figures.robustness import draw_robustness
 logger = logging.getLogger(__name__)
 
 _SAME = ("data", "test_fold", "labels")
-_DIFFER = ("segments", "seed", "average_over", "version")
+_DIFFER = ("segments", "seed", "average_over", "test_without", "version")
 
 
 def is_overlay(argv: Sequence[str]) -> bool:
@@ -76,11 +76,14 @@ def write_overlay(folders: Mapping[str, Path], out: Path, *, score: str | None =
     score = score or ("uar" if "uar" in common else "ccc")
     if score not in common:
         raise ValueError(f"not all of {', '.join(folders)} have the score {score!r}; all have {sorted(common)}")
+    labels = {name: str(content["about"]["protocol"]) for name, content in contents.items()}
+    alike = len(set(labels.values())) == 1
     shown = table[table["score"] == score].rename(columns={"model": "line"})
-    label = next((one for one in table["protocol"] if one), "")
+    if not alike:
+        shown = shown.assign(line=shown["line"].map(lambda name: labelled(name, labels[name])))
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / TABLE, index=False, lineterminator="\n")
-    title = labelled(str(next(iter(contents.values()))["about"]["data"]), label)
+    title = labelled(str(next(iter(contents.values()))["about"]["data"]), next(iter(labels.values())) if alike else "")
     (out / "robustness.md").write_text("\n".join(_page(shown, score, title)) + "\n")
     classes = next(iter(contents.values()))["settings"]["labels"].get("classes", {})
     chance = 1 / len(next(iter(classes.values()))) if score == "uar" and classes else None

@@ -156,8 +156,19 @@ class OnlineProbes(Callback):
             if trainer.global_step and not self._history.baseline:
                 logger.warning("probes begin at step %d: those of the random weights, to compare with, are not there",
                                trainer.global_step)  # fmt: skip
+            self._decode(pl_module)
         if not trainer.global_step:
             self._probe(trainer, pl_module, epoch=0.0)
+
+    def _decode(self, pl_module: LightningModule) -> None:
+        """Now, also where the first probe is epochs away: clips that cannot be used end the job before it trains."""
+        assert isinstance(pl_module, PretrainModule)
+        assert self._choice is not None
+        assert self.labels is not None
+        started = time.perf_counter()
+        with aside(pl_module, pl_module.device):
+            self._clips = decode_probe_clips(self._choice, pl_module.spec, self.labels, pl_module.modalities)
+        self._spent += time.perf_counter() - started
 
     def _write_about(self, path: Path, choice: ProbeChoice, overlap: Overlap) -> None:
         assert self.labels is not None
@@ -213,7 +224,7 @@ class OnlineProbes(Callback):
         with aside(pl_module, pl_module.device):
             model = whole_model(pl_module.model, keep=trainer.is_global_zero)  # with all ranks
             values = self._values(trainer, pl_module, model) if model is not None else []
-        if model is None:
+        if not values:  # on another rank, or no feature is finite
             return
         assert self._history is not None
         assert self.labels is not None
@@ -233,19 +244,18 @@ class OnlineProbes(Callback):
             sink.log_metrics(dict(logged([*rows, *share])), step=step)
 
     def _values(self, trainer: Trainer, module: PretrainModule, model: HiCMAE) -> list[Value]:
-        assert self._choice is not None
+        assert self._clips is not None
         assert self.labels is not None
         model.eval()
-        backbone = model.backbone
-        if self._clips is None:
-            self._clips = decode_probe_clips(self._choice, module.spec, self.labels, backbone.modalities)
-        clips = self._clips
+        backbone, clips = model.backbone, self._clips
         layers = _compared(module)
         with trainer.precision_plugin.forward_context():
             parts = self._features(module, backbone, clips)
             looks = list(score_attention(module, backbone, clips, layers))
         if broken := [name for name, features in parts.items() if not np.isfinite(features).all()]:
             logger.warning("features of %s are not finite and are not probed", ", ".join(broken))
+        if len(broken) == len(parts):
+            return []
         return looks + score_parts(
             {name: features for name, features in parts.items() if name not in broken},
             fit=clips.fit,

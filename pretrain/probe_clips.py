@@ -20,7 +20,7 @@ from hicmae.data.labels import LabelSpec
 from hicmae.data.loader import LoaderSettings
 from hicmae.data.order import generator
 from hicmae.data.source import ClipInfo, ClipSource, SubsetSource, digest_of
-from hicmae.data.splits import TRAIN, split_source, subjects_of
+from hicmae.data.splits import TEST, TRAIN, VAL, split_source, subjects_of
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def choose_probe_clips(source: ClipSource, labels: LabelSpec, *, max_clips: int,
     fit: ClipSource
     queries: ClipSource
     if TRAIN in splits:
-        if "val" not in splits:
+        if VAL not in splits:
             _check_speakers(source, [n for n in range(len(source)) if source.info(n).split == TRAIN])
         parts = split_source(source, val_fraction=_QUERY_SHARE, seed=seed)
         fit, queries = parts.train, parts.val
@@ -139,8 +139,13 @@ def _check_speakers(source: ClipSource, numbers: Sequence[int]) -> None:
 
 
 def _cut(source: ClipSource, seed: int) -> tuple[ClipSource, ClipSource]:
-    """Clips to fit and clips that ask, of other speakers."""
-    everything = range(len(source))
+    """Clips to fit and clips that ask, of other speakers; none of the test."""
+    everything = [number for number in range(len(source)) if source.info(number).split != TEST]
+    if not everything:
+        raise ValueError(
+            f"{source.name}: all clips of the probe are of the split {TEST!r}, which is left alone, since whoever "
+            "watches a curve chooses by it; name clips of other splits, or leave their split empty"
+        )
     _check_speakers(source, everything)
     clips = [source.info(number) for number in everything]
     if unnamed := sum(not clip.subject for clip in clips):

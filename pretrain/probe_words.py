@@ -42,7 +42,7 @@ def sentence(history: ProbeHistory, step: int, labels: LabelSpec, layers: Sequen
         assert back is not None
         told.append(f"retrieval@1 at layer {top + 1} video to audio {forth.value:.3f}, audio to video {back.value:.3f} "
                     f"(chance {forth.chance:.3f})")  # fmt: skip
-    ranks = [f"{row.part.replace('_', ' ')} {row.value:.1f}" for row in rows if row.metric == "effective_rank"
+    ranks = [f"{_said(row.part)} {row.value:.1f}" for row in rows if row.metric == "effective_rank"
              and row.part in {f"{m}_layer{top + 1}" for m in ("video", "audio")}]  # fmt: skip
     told += [f"effective rank {', '.join(ranks)}"] if ranks else []
     when = f"after epoch {rows[0].epoch:.4g}" if step else "before training"
@@ -50,7 +50,12 @@ def sentence(history: ProbeHistory, step: int, labels: LabelSpec, layers: Sequen
 
 
 def _score(row: ProbeRow) -> str:
-    return f"{row.part.replace('_layer', ' layer ')} {row.value:.2f}"
+    return f"{_said(row.part)} {row.value:.2f}"
+
+
+def _said(part: str) -> str:
+    """``video_layer4`` in words."""
+    return part.replace("_", " ").replace("layer", "layer ")
 
 
 def collapsed(rows: Sequence[ProbeRow], layers: Sequence[int]) -> list[ProbeRow]:
@@ -65,7 +70,7 @@ def collapse_warning(found: Sequence[ProbeRow], baseline: Sequence[ProbeRow]) ->
     for row in found:
         start = one(baseline, row.part, "effective_rank")
         before = f", {start.value:.1f} before training" if start is not None and start is not row else ""
-        parts.append(f"{row.part.replace('_', ' ')} ({row.value:.2f}{before})")
+        parts.append(f"{_said(row.part)} ({row.value:.2f}{before})")
     return (
         f"features of different clips differ in hardly more than one direction: effective rank of {', '.join(parts)}. "
         "Where it stays so they have collapsed: see whether the losses fall, and whether the learning rate or the "
@@ -87,7 +92,7 @@ def stillness_warning(history: ProbeHistory, labels: LabelSpec, queries: int) ->
         error = _standard_error(start, queries)
         if now.value > start.value + error:
             return None
-        told.append(f"{name} {now.value:.2f} ({now.part.replace('_', ' ')}) against {start.value:.2f} +- {error:.2f}")
+        told.append(f"{name} {now.value:.2f} ({_said(now.part)}) against {start.value:.2f} +- {error:.2f}")
     score, _, column = main_metric(labels).removeprefix("knn_").partition("_")
     return (
         f"after {len(later)} probes none is above that of the random weights by more than its standard error: "

@@ -406,6 +406,17 @@ def test_curves_are_drawn_and_what_is_missing_is_named(two_runs, tmp_path, capsy
     assert "no place on a logarithmic scale" in said
 
 
+def test_a_run_of_one_value_is_seen_whether_smoothed_or_not(tmp_path):
+    for smooth in (1, 7):
+        path = draw_overlay(
+            {"loss": {"a": ([1], [3.0])}}, tmp_path / "a.png", settings=OverlaySettings(smooth=smooth)
+        )  # fmt: skip
+        pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+        panel = pixels[: int(0.85 * len(pixels))]  # the legend lies below
+        blue = (panel[..., 2] - panel[..., 0] > 100).sum()
+        assert blue > 10, smooth
+
+
 def test_a_moving_mean_is_of_the_values_around():
     np.testing.assert_allclose(moving_mean([1, 2, 6, 1, 5], 3), [1.5, 3, 3, 4, 3])
     np.testing.assert_allclose(moving_mean([1, 2, 6], 1), [1, 2, 6])

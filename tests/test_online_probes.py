@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import random
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,12 +25,13 @@ from hicmae.data.source import ManifestSource
 from hicmae.probe_history import ProbeHistory, ProbeRow, best, read_probes
 from hicmae.training.aside import aside
 from pretrain.__main__ import main
+from pretrain.module import PretrainModule
 from pretrain.online_probes import OnlineProbes
-from pretrain.probe_clips import choose_probe_clips, find_overlap
+from pretrain.probe_clips import ProbeChoice, choose_probe_clips, find_overlap
 from pretrain.probe_scores import score_parts
 from pretrain.probe_words import collapsed, sentence, stillness_warning
 from tests.corpus import EMOTIONS, make_corpus
-from tests.test_pretrain import arguments, curve, lines, weights
+from tests.test_pretrain import SMALL, arguments, curve, lines, weights
 from tests.tiny_model import pretraining_model
 
 LABELS = {"classes": {"emotion": list(EMOTIONS)}, "dimensions": {"valence": [0, 1]}}
@@ -230,6 +231,39 @@ def test_without_clips_nothing_is_written(plain):
     assert not (plain / "figures" / "probes.png").exists()
 
 
+def started(folder: Path, choice: ProbeChoice, step: int) -> tuple[OnlineProbes, Any, PretrainModule]:
+    """Probes of these clips, a trainer that has made so many steps, and its model."""
+    module = PretrainModule("micro", SMALL)
+    trainer: Any = SimpleNamespace(
+        global_step=step, is_global_zero=True, default_root_dir=folder / "run", loggers=[],
+        datamodule=SimpleNamespace(source=choice.source),
+        precision_plugin=SimpleNamespace(forward_context=nullcontext),
+    )  # fmt: skip
+    probes = OnlineProbes(manifest=folder / "manifest.csv", labels=EMOTION)
+    probes._choice = choice
+    return probes, trainer, module
+
+
+@pytest.mark.parametrize("step", [0, 6])
+def test_clips_that_cannot_be_decoded_end_a_run_before_it_trains_also_one_that_goes_on(tmp_path, step):
+    choice = choose_probe_clips(labelled(tmp_path, several(["train", "val"])), EMOTION, max_clips=8, seed=0)
+    probes, trainer, module = started(tmp_path, choice, step)
+    with pytest.raises(ValueError, match="0 clips to fit probes to and 0 that ask can be used"):
+        probes.on_train_start(trainer, module)
+
+
+def test_a_model_without_finite_features_is_told_and_not_probed(corpus, tmp_path, caplog):
+    source = ManifestSource(read_manifest(corpus / "corpus" / "manifest.csv"))
+    choice = choose_probe_clips(source, SPEC, max_clips=8, seed=0)
+    probes, trainer, module = started(tmp_path, choice, 0)
+    probes.labels = SPEC
+    for parameter in module.parameters():
+        parameter.data.fill_(math.nan)
+    probes.on_train_start(trainer, module)
+    assert "are not finite and are not probed" in caplog.text
+    assert not list((tmp_path / "run").rglob("probes.*[vg]"))  # no table, no figure
+
+
 # ---------------------------------------------------------------- values
 
 
@@ -250,7 +284,8 @@ def test_features_that_tell_the_class_score_one_and_noise_scores_chance():
         assert found["video_layer1", f"{method}_uar_emotion"].value == 1
         assert found["audio_layer1", f"{method}_uar_emotion"].value == pytest.approx(0.25, abs=0.12)
         assert found["audio_layer1", f"{method}_uar_emotion"].chance == 0.25
-    assert found["all", "linear_ccc_valence"].value > 0.8
+    # The penalty halves the guess of a single telling feature: concordance 2 (1/2) / (1 + 1/4) at most.
+    assert found["all", "linear_ccc_valence"].value == pytest.approx(0.8, abs=0.03)
     assert abs(found["audio_layer1", "linear_ccc_valence"].value) < 0.3
     assert found["layer1", "alignment"].chance == pytest.approx(2, abs=0.2)
 
@@ -296,7 +331,10 @@ def test_that_nothing_has_moved_is_said_after_several_probes_and_with_its_error(
     early = history(0.3)
     early.rows = [row for row in early.rows if row.step < 5]
     assert stillness_warning(early, SPEC, 100) is None
-    assert "random weights at best 0.30" in sentence(history(0.4), 5, SPEC, (1,))
+    told = history(0.4)
+    told.rows += rows_of((5, "video_layer2", "effective_rank", 7.0))
+    assert "random weights at best 0.30" in sentence(told, 5, SPEC, (1,))
+    assert "effective rank video layer 2 7.0" in sentence(told, 5, SPEC, (1,))
     found = best(history(0.4).rows, "knn_uar_emotion")
     assert found is not None
     assert (found.value, found.step) == (0.4, 5)
@@ -332,7 +370,7 @@ def test_the_splits_decide_and_the_test_is_left_alone(tmp_path):
     assert len(chosen.infos) == 12
 
 
-@pytest.mark.parametrize("splits", [["train"] * 6 + ["test"], [""] * 6, ["fold1", "fold2"] * 3])
+@pytest.mark.parametrize("splits", [["train"] * 6 + ["test"], [""] * 6, ["fold1", "fold2"] * 3, ["val"] * 6 + ["test"]])
 def test_without_a_split_val_speakers_are_divided(tmp_path, splits):
     chosen = choose_probe_clips(labelled(tmp_path, several(splits)), EMOTION, max_clips=100, seed=0)
     sides = [
@@ -372,6 +410,7 @@ def test_names_that_both_have_are_found(tmp_path):
     [
         ([("s0", "", "angry"), ("s0", "", "happy")], "all of one speaker, 's0'"),
         ([("s0", "train", "angry"), ("s0", "train", "happy")], "all of one speaker, 's0'"),
+        (several(["test", "test"]), "are of the split 'test', which is left alone"),
         ([*several(["train", "val"]), ("s5", "train", "")], "has no label 'emotion'"),
         ([(f"s{i}", "", "angry") for i in range(6)], "have emotion 'angry'; a probe needs clips of two classes"),
         ([(f"s{i}", "", "furious") for i in range(6)], "'furious', which is not among the classes"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,11 @@ def test_it_leaves_a_tidy_table_a_page_and_pictures(run: Path) -> None:
 
 
 def test_a_second_start_repeats_nothing_that_is_finished(
-    run: Path, manifest: Path, export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    run: Path, manifest: Path, export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Clips are kept at first and decoded for each level afterwards, which changes nothing."""
+    caplog.set_level(logging.INFO)
     measured: list[Any] = []
 
     def killed_at(count: int) -> Any:
@@ -119,10 +123,11 @@ def test_a_second_start_repeats_nothing_that_is_finished(
     with pytest.raises(KeyboardInterrupt):
         main(options)
     assert len(written(tmp_path)["rows"]) == 2
+    assert caplog.text.count("GB: kept") == 1, "decoded again"
     measured.clear()
     monkeypatch.setattr(job, "scores_of", killed_at(100))
-    assert main(options) == 0
-    assert len(measured) == 3
+    assert main([*options, "--robustness.memory_gb=0"]) == 0
+    assert caplog.text.count("GB: decoded each time") == len(measured) == 3
     assert written(tmp_path)["rows"] == written(run)["rows"]
     for name in ("robustness.csv", "robustness.md"):
         assert (tmp_path / "robustness" / name).read_text() == (run / "robustness" / name).read_text()
@@ -185,7 +190,7 @@ def test_no_test_split_is_said(
 
 
 def test_of_a_model_of_sound_pictures_are_left_out_and_models_are_laid_over(
-    run: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     heard = exported(tmp_path / "export", seed=4, modalities=("audio",))
     root = tmp_path / "audio"
@@ -206,6 +211,15 @@ def test_of_a_model_of_sound_pictures_are_left_out_and_models_are_laid_over(
     assert "| level | A+V | A |" in page
     assert page.count("| - |") == 5  # blur and desynchronisation, of which A has none
     assert (out / "robustness.png").stat().st_size > 5000
+
+    content["about"]["protocol"] = "the paper's"  # of one model alone: it stands at that one
+    content["settings"]["test_without"] = "video"
+    (root / "robustness" / "robustness.json").write_text(json.dumps(content))
+    write_overlay({"A+V": run / "robustness", "A": root / "robustness"}, out)
+    page = (out / "robustness.md").read_text()
+    assert "| level | A+V | A [the paper's] |" in page
+    assert page.count("the paper's") == page.count("| level |")
+    assert "A and A+V were measured with other test_without" in caplog.text
 
     def fails(*arguments: str) -> str:
         assert main(["robustness", *arguments]) == 2

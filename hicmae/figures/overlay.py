@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hicmae.figures.canvas import save_figure
@@ -71,16 +72,17 @@ def draw_overlay(
                     f"{metric} of {run} is {np.min(values):g} somewhere, which has no place on a logarithmic scale; "
                     "leave --log out, or leave this metric out with --metric"
                 )
-            marker = "o" if len(values) <= _FEW else None
+            few = len(values) == 1 or (settings.smooth == 1 and len(values) <= _FEW)  # one value alone is no line
+            marker = "o" if few else None
             smooth = moving_mean(values, settings.smooth)
             if settings.smooth > 1:
                 axes.plot(places, values, color=colour, lw=0.7, alpha=0.25)
-                marker = None
             axes.plot(places, smooth, color=colour, ls=style, lw=1.6, marker=marker, ms=3.5)
         if settings.log:
             axes.set_yscale("log")
         how = f" (mean of {settings.smooth})" if settings.smooth > 1 else ""
         axes.set_title(f"{metric}{how}", fontsize=10)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(settings.unit, fontsize=8)
         axes.tick_params(labelsize=8, which="both")
         axes.grid(alpha=0.3)

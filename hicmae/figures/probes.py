@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 from hicmae.data.labels import LabelSpec
 from hicmae.figures.canvas import save_figure
@@ -85,6 +86,7 @@ def _number(part: str) -> int:
 
 def _draw(axes: Any, name: str, curves: Curves) -> None:
     colours = plt.get_cmap("viridis")
+    compared = False
     for number, (label, rows) in enumerate(curves.items()):
         colour = colours(0.9 * number / max(1, len(curves) - 1))
         epochs = [row.epoch for row in rows]
@@ -92,7 +94,16 @@ def _draw(axes: Any, name: str, curves: Curves) -> None:
         chance = [row.chance for row in rows]
         if not all(map(math.isnan, chance)):
             axes.plot(epochs, chance, lw=0.8, ls=":", color="grey")
+            compared = True
+    if compared:
+        axes.plot([], [], lw=0.8, ls=":", color="grey", label="chance")
     axes.set_title(name, fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=5, ncols=2)
+    # Above the curves there is room for the legend, which would hide some of them.
+    low, high = axes.get_ylim()
+    columns = 2 if max(map(len, curves)) > 12 else 3 if len(curves) <= 12 else 4
+    lines = math.ceil((len(curves) + compared) / columns)
+    axes.set_ylim(low, low + (high - low) / (1 - 0.03 - 0.055 * lines))
+    axes.legend(fontsize=5.5, ncols=columns, loc="upper left", frameon=False)

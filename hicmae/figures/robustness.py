@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -59,5 +60,5 @@ def draw_robustness(
         row[0].set_ylabel(score, fontsize=8)
     all_axes[0, 0].legend(fontsize=7)
     if title:
-        figure.suptitle(title, fontsize=9)
+        figure.suptitle(textwrap.fill(title, round(16 * size[0])), fontsize=9)
     return save_figure(figure, path)
